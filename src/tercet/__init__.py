@@ -1,0 +1,1 @@
+"""Tercet: a memory operating system for AI."""
