@@ -313,9 +313,7 @@ def check_text(text: str) -> str:
         bytes that were not UTF-8).
     """
     if not isinstance(text, str):
-        raise InvalidRequest(
-            f"A memory's text must be a string, not {type(text).__name__}; decode bytes first."
-        )
+        raise InvalidRequest(f"A memory's text must be a string, not {type(text).__name__}; decode bytes first.")
     if not text.strip():
         raise InvalidRequest("The text is empty; a memory needs words.")
     if len(text) > MAX_TEXT:

@@ -53,6 +53,4 @@ def step(current: State, target: State, *, former: State | None = None) -> State
     if target in EDGES[current] or (current is State.FROZEN and former is not None and target is former):
         return target
     allowed = ", ".join(sorted(EDGES[current])) or "nothing: it is terminal"
-    raise IllegalTransition(
-        f"A cube that is {current} cannot become {target}; from {current} it can go to {allowed}."
-    )
+    raise IllegalTransition(f"A cube that is {current} cannot become {target}; from {current} it can go to {allowed}.")

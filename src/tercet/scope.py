@@ -19,9 +19,7 @@ def check_name(value: str, what: str) -> str:
         raise InvalidRequest(f"{what} must have 1 to {MAX_NAME} characters, this has {len(value)}.")
     # Two spellings that look alike to a person must not be two owners, nor may a name break a log line.
     if any(unicodedata.category(c) in {"Cc", "Cs"} for c in value):
-        raise InvalidRequest(
-            f"{what} {value!r} has a control character or a lone surrogate in it; remove it."
-        )
+        raise InvalidRequest(f"{what} {value!r} has a control character or a lone surrogate in it; remove it.")
     if value != value.strip():
         raise InvalidRequest(f"{what} {value!r} begins or ends with white space; strip it.")
     return unicodedata.normalize("NFC", value)
