@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -49,6 +50,11 @@ def from_micros(value: int) -> datetime:
 def dump(value: Mapping[str, Any]) -> str:
     """Compact JSON with its keys in order, so that equal values are equal bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def commit(salt: bytes, header: str, text: str) -> bytes:
+    """What binds a version to its content without telling it: SHA-256 over salt, header and text."""
+    return hashlib.sha256(b"\0".join((salt, header.encode(), text.encode()))).digest()
 
 
 def encode(cube: MemCube) -> Json:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -73,3 +74,18 @@ def snapshot(connection: apsw.Connection) -> Iterator[None]:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def query(connection: apsw.Connection, statement: str, bindings: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    """All rows of a statement, as tuples."""
+    return connection.execute(statement, bindings).fetchall()
+
+
+def scalar(connection: apsw.Connection, statement: str, bindings: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+    """The first value of the first row, or None."""
+    return connection.execute(statement, bindings).get
+
+
+def marks(values: Sequence[object]) -> str:
+    """As many placeholders as there are values: "?,?,?"."""
+    return ",".join("?" * len(values))

@@ -51,7 +51,7 @@ def compile_where(where: Where | None) -> tuple[str, list[Any]]:
     return " AND ".join(parts), bindings
 
 
-def _test(key: str, operator: str, value: Any) -> tuple[str, list[Any]]:
+def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
     if operator == "$ne":
         part, bound = _test(key, "$eq", value)
         return f"NOT {part}", bound
@@ -81,13 +81,12 @@ def _matching(key: str, test: str, bound: list[Any]) -> tuple[str, list[Any]]:
         # Without coalesce a missing value would make NOT (...) NULL, and the row would drop out of both answers.
         return f"coalesce({COLUMNS[key]} {test}, FALSE)", bound
     name = key if key == "tags" else f"metadata.{key.removeprefix('metadata.')}"
-    return (
-        f"EXISTS (SELECT 1 FROM attributes a WHERE a.owner = s.owner AND a.key = ? AND a.value {test} AND a.cube = c.n)",
-        [name, *bound],
-    )
+    held = "a.owner = s.owner AND a.key = ? AND a.cube = c.n"
+    # `test` is one of our own operators with placeholders; every value is bound.
+    return f"EXISTS (SELECT 1 FROM attributes a WHERE {held} AND a.value {test})", [name, *bound]  # noqa: S608
 
 
-def _scalar(key: str, value: Any) -> Scalar:
+def _scalar(key: str, value: object) -> Scalar:
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidRequest(f"The time for {key!r} has no zone; add one, e.g. .replace(tzinfo=timezone.utc).")

@@ -6,7 +6,7 @@ This room knows names and bodies of jobs; what they mean is the kernel's table o
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from tercet.vault.codec import dump, to_micros
-from tercet.vault.connection import atomic
+from tercet.vault.connection import atomic, marks, query
 
 LEASE = timedelta(minutes=5)
 MAX_ATTEMPTS = 8
@@ -39,19 +39,16 @@ def enqueue(connection: apsw.Connection, name: str, body: dict[str, Any], *, at:
     )
 
 
-def take(connection: apsw.Connection, names: Collection[str], *, worker: str, at: datetime) -> Job | None:
+def take(connection: apsw.Connection, names: Sequence[str], *, worker: str, at: datetime) -> Job | None:
     """Lease the job that has been due longest, among those this worker has handlers for."""
     now = to_micros(at)
-    marks = ",".join("?" * len(names))
     with atomic(connection):
-        row = connection.execute(
-            f"SELECT n, name, body, attempts FROM jobs WHERE dead = 0 AND due <= ? AND coalesce(lease, 0) <= ? "
-            f"AND name IN ({marks}) ORDER BY due, n LIMIT 1",
-            (now, now, *names),
-        ).fetchone()
-        if row is None:
+        ready = f"dead = 0 AND due <= ? AND coalesce(lease, 0) <= ? AND name IN ({marks(names)})"
+        statement = f"SELECT n, name, body, attempts FROM jobs WHERE {ready} ORDER BY due, n LIMIT 1"  # noqa: S608
+        rows = query(connection, statement, (now, now, *names))
+        if not rows:
             return None
-        n, name, body, attempts = row
+        n, name, body, attempts = rows[0]
         connection.execute(
             "UPDATE jobs SET lease = ?, worker = ?, attempts = attempts + 1 WHERE n = ?",
             (to_micros(at + LEASE), worker, n),
@@ -73,7 +70,7 @@ def postpone(connection: apsw.Connection, job: Job, *, until: datetime) -> None:
 
 
 def fail(connection: apsw.Connection, job: Job, error: str, *, at: datetime) -> bool:
-    """Record a failure; after `MAX_ATTEMPTS` the job is dead, kept and shown. Returns whether it will be tried again."""
+    """Record a failure; after `MAX_ATTEMPTS` the job is dead but kept. Returns whether it will be tried again."""
     dead = job.attempts >= MAX_ATTEMPTS
     pause = min(timedelta(seconds=2**job.attempts), MAX_PAUSE)
     connection.execute(
@@ -85,5 +82,4 @@ def fail(connection: apsw.Connection, job: Job, error: str, *, at: datetime) -> 
 
 def counts(connection: apsw.Connection) -> dict[str, int]:
     """Waiting jobs by name; dead ones under "dead"."""
-    rows = connection.execute("SELECT iif(dead, 'dead', name), count(*) FROM jobs GROUP BY 1 ORDER BY 1").fetchall()
-    return {str(name): int(count) for name, count in rows}
+    return dict(query(connection, "SELECT iif(dead, 'dead', name), count(*) FROM jobs GROUP BY 1 ORDER BY 1"))

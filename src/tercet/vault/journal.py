@@ -15,6 +15,7 @@ import apsw
 
 from tercet.errors import VaultDamaged
 from tercet.vault.codec import dump, from_micros, to_micros
+from tercet.vault.connection import query
 from tercet.vault.ids import format_id, parse_id
 
 GENESIS = bytes(32)
@@ -39,7 +40,7 @@ class Chain:
         self.connection, self.by, self.at = connection, by, to_micros(at)
         self.seq, self.hash = head(connection)
 
-    def append(self, action: str, id: str | None = None, version: int | None = None, **detail: Any) -> int:
+    def append(self, action: str, id: str | None = None, version: int | None = None, **detail: object) -> int:
         """Write a line; returns its sequence number."""
         self.seq += 1
         raw = parse_id(id) if id else None
@@ -54,14 +55,16 @@ class Chain:
 
 def head(connection: apsw.Connection) -> tuple[int, bytes]:
     """The newest sequence number and hash; (0, zeros) for an empty journal."""
-    row = connection.execute("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1").fetchone()
-    return (int(row[0]), bytes(row[1])) if row else (0, GENESIS)
+    rows = query(connection, "SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1")
+    return rows[0] if rows else (0, GENESIS)
 
 
 def changes(connection: apsw.Connection, *, since: int, limit: int) -> list[Change]:
     """Lines after `since`, oldest first."""
-    rows = connection.execute(
-        "SELECT seq, at, action, cube, version, by FROM journal WHERE seq > ? ORDER BY seq LIMIT ?", (since, limit)
+    rows = query(
+        connection,
+        "SELECT seq, at, action, cube, version, by FROM journal WHERE seq > ? ORDER BY seq LIMIT ?",
+        (since, limit),
     )
     return [
         Change(seq, from_micros(at), action, format_id(cube) if cube else None, version, by)
@@ -90,8 +93,9 @@ def verify(connection: apsw.Connection) -> int:
 
 def logged_ids(connection: apsw.Connection) -> Iterator[str]:
     """Every id the vault's source gave, in order: what `ReplayedIds` needs to give them again."""
-    for cube, detail in connection.execute(
-        "SELECT cube, json_extract(detail, '$.episode') FROM journal WHERE action = 'remember' ORDER BY seq"
+    for cube, detail in query(
+        connection,
+        "SELECT cube, json_extract(detail, '$.episode') FROM journal WHERE action = 'remember' ORDER BY seq",
     ):
         if detail is not None:
             yield detail

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import apsw
 
 from tercet.errors import VaultTooNew
-from tercet.vault.connection import atomic
+from tercet.vault.connection import atomic, scalar
 
 STEPS: Mapping[int, str] = {
     1: """
@@ -115,4 +115,4 @@ def migrate(connection: apsw.Connection) -> None:
 def _version(connection: apsw.Connection) -> int:
     if not connection.table_exists("main", "migrations"):
         return 0
-    return int(connection.execute("SELECT coalesce(max(step), 0) FROM migrations").get)
+    return int(scalar(connection, "SELECT coalesce(max(step), 0) FROM migrations"))

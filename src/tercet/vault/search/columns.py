@@ -14,6 +14,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.vault.connection import marks, query, scalar
 from tercet.vault.search.vectors import Half, unpack
 
 Ints = NDArray[np.int64]
@@ -77,7 +78,7 @@ class Columns:
 
     def at(self, connection: apsw.Connection) -> Table:
         """The table as of the connection's read transaction."""
-        newest = int(connection.execute("SELECT coalesce(max(seq), 0) FROM journal").get)
+        newest = int(scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal"))
         if self.seq < 0:
             self._load(connection, "", ())
         elif newest != self.seq:
@@ -88,25 +89,26 @@ class Columns:
         return self._table
 
     def _replay(self, connection: apsw.Connection) -> None:
-        changed = connection.execute(
+        changed = query(
+            connection,
             "SELECT DISTINCT j.cube, c.n FROM journal j LEFT JOIN cubes c ON c.id = j.cube "
             "WHERE j.seq > ? AND j.cube IS NOT NULL",
             (self.seq,),
-        ).fetchall()
+        )
         for _, n in changed:
             if n is not None:
                 self._rows.pop(n, None)
                 self._load(connection, "AND c.n = ?", (n,))
         if any(n is None for _, n in changed):
-            alive = {n for (n,) in connection.execute("SELECT n FROM cubes")}
+            alive = {n for (n,) in query(connection, "SELECT n FROM cubes")}
             for n in self._rows.keys() - alive:
                 del self._rows[n]
         self._table = None
 
-    def _load(self, connection: apsw.Connection, condition: str, bindings: tuple[apsw.SQLiteValue, ...]) -> None:
-        owned = "TRUE" if self.owners is None else f"s.owner IN ({','.join('?' * len(self.owners))})"
+    def _load(self, connection: apsw.Connection, condition: str, bindings: tuple[int, ...]) -> None:
+        owned = "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
         statement = f"{_SELECT} WHERE {owned} {condition}"  # placeholders only
-        for row in connection.execute(statement, (self.space, *(self.owners or ()), *bindings)):
+        for row in query(connection, statement, (self.space, *(self.owners or ()), *bindings)):
             self._rows[row[0]] = row
 
     def _build(self) -> Table:

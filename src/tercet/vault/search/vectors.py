@@ -27,7 +27,7 @@ def pack(vectors: NDArray[np.floating], dim: int) -> bytes:
     norms = np.linalg.norm(rows, axis=1)
     if not np.isfinite(norms).all() or not norms.all():
         raise EmbeddingFailed("The embedder gave a vector that is zero or not finite.")
-    return (rows / norms[:, None]).astype("<f2").tobytes()
+    return bytes((rows / norms[:, None]).astype("<f2").tobytes())
 
 
 def unpack(blob: bytes, dim: int) -> Half:

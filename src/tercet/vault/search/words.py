@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
+
+from tercet.vault.connection import query
+from tercet.vault.search import analyse
+
+
+def counts(text: str) -> Counter[str]:
+    """How often each term occurs in a text."""
+    return Counter(analyse.terms(text))
 
 
 def add(connection: apsw.Connection, rows: Iterable[tuple[int, int, Mapping[str, int]]]) -> None:
@@ -25,7 +34,5 @@ def find(connection: apsw.Connection, owners: Sequence[int], term: str) -> list[
     """(cube, count) of every cube of these owners that has the term."""
     rows: list[tuple[int, int]] = []
     for owner in owners:
-        rows += connection.execute(
-            "SELECT cube, count FROM postings WHERE owner = ? AND term = ?", (owner, term)
-        ).fetchall()
+        rows += query(connection, "SELECT cube, count FROM postings WHERE owner = ? AND term = ?", (owner, term))
     return rows
