@@ -196,7 +196,8 @@ class Tenant:
         with translated(self.path):
             migrate(connection)
             if exists:
-                connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
+                if scalar(connection, "SELECT 1 FROM meta WHERE key = 'tenant'") is None:
+                    connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
         return connection
 
     def _give_back(self, connection: apsw.Connection) -> None:

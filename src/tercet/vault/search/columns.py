@@ -81,9 +81,9 @@ class Columns:
         newest = int(scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal"))
         if self.seq < 0:
             self._load(connection, "", ())
-        elif newest != self.seq:
+        elif newest > self.seq:
             self._replay(connection)
-        self.seq = newest
+        self.seq = max(newest, self.seq)
         if self._table is None:
             self._table = self._build()
         return self._table
