@@ -17,7 +17,6 @@ AT_ONCE = 50_000
 log = logging.getLogger(__name__)
 
 
-
 def space_of(embedder: Embedder | None) -> Space | None:
     """The space an embedder's vectors live in."""
     return Space(embedder.space, embedder.dim) if embedder is not None else None

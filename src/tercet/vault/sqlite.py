@@ -75,6 +75,11 @@ class SqliteVault:
                 connection.close()
         return names
 
+    def open_tenants(self) -> list[str]:
+        """The tenants this process has asked for."""
+        with self._lock:
+            return list(self._tenants)
+
     def close(self) -> None:
         """Close every file."""
         with self._lock:
@@ -93,6 +98,7 @@ class Tenant:
         self._cache_lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
+        self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
 
     @contextmanager
@@ -156,6 +162,20 @@ class Tenant:
             self._drop_idle()
             return scrub(connection, self.path)
 
+    def use(self, ids: Sequence[str], at: datetime) -> int:
+        """Count uses in memory; returns of how many cubes uses are gathered."""
+        with self._cache_lock:
+            for id in ids:
+                count, _ = self._uses.get(id, (0, at))
+                self._uses[id] = (count + 1, at)
+            return len(self._uses)
+
+    def take_uses(self) -> dict[str, tuple[int, datetime]]:
+        """The uses gathered, which are then gathered no more."""
+        with self._cache_lock:
+            taken, self._uses = self._uses, {}
+            return taken
+
     def forget_cache(self) -> None:
         """Drop the columns in memory, with whatever erased content they still hold."""
         with self._cache_lock:
@@ -195,9 +215,8 @@ class Tenant:
         connection = connect(self.path if exists else None)
         with translated(self.path):
             migrate(connection)
-            if exists:
-                if scalar(connection, "SELECT 1 FROM meta WHERE key = 'tenant'") is None:
-                    connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
+            if exists and scalar(connection, "SELECT 1 FROM meta WHERE key = 'tenant'") is None:
+                connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
         return connection
 
     def _give_back(self, connection: apsw.Connection) -> None:

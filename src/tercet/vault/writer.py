@@ -67,7 +67,7 @@ class Writer:
         InvalidRequest
             If a ref names a cube with another text.
         """
-        episode = ""
+        episode, offset = "", 0
         space_n = self.space(space)
         done: list[MemCube] = []
         for entry in entries:
@@ -80,7 +80,8 @@ class Writer:
             if quoted and not episode:
                 episode = self.ids(self.at)
                 self.chain.append(action, episode=episode)
-            n, cube = self._insert(entry, scope, episode if quoted else None, action)
+            n, cube = self._insert(entry, scope, (episode, offset) if quoted else None, action)
+            offset += len(cube.text) + 1
             self._index(entry, owner, cube, space_n, n)
             done.append(cube)
         return done
@@ -115,17 +116,17 @@ class Writer:
         self._index(entry, owner, new, self.space(space), n)
         return new
 
-    def embedded(self, rows: Sequence[tuple[int, str, bytes, bytes | None]], space: Space) -> None:
-        """Fill in vectors that an `embed` job made: (cube number, id, vectors, states)."""
+    def embedded(self, rows: Sequence[tuple[int, MemCube, bytes, bytes | None]], space: Space) -> None:
+        """Fill in vectors that an `embed` job made: (cube number, the version that was embedded, vectors, states)."""
         space_n = self.space(space)
-        for n, id, vectors, states in rows:
+        for n, cube, vectors, states in rows:
             # A cube revised or erased since the job read it takes no old vector.
-            if scalar(self.connection, "SELECT 1 FROM cubes WHERE n = ?", (n,)):
+            if scalar(self.connection, "SELECT version FROM cubes WHERE n = ?", (n,)) == cube.version:
                 self.connection.execute(
                     "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (n, space_n, vectors, states),
                 )
-                self.chain.append("embed", id)
+                self.chain.append("embed", cube.id, cube.version)
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
         """Add a batch of uses; a cube used for the first time becomes activated."""
@@ -188,7 +189,7 @@ class Writer:
             )
         return twin
 
-    def _insert(self, entry: Entry, scope: int, episode: str | None, action: str) -> tuple[int, MemCube]:
+    def _insert(self, entry: Entry, scope: int, episode: tuple[str, int] | None, action: str) -> tuple[int, MemCube]:
         draft = entry.cube
         id = draft.id or self.ids(self.at)
         raw = parse_id(id)
@@ -200,16 +201,18 @@ class Writer:
             raise InvalidRequest(f"Memory {id} is here already.")
         piece = None
         if episode is not None:
-            start = draft.descriptive.origin.span[0] if draft.descriptive.origin.span else 0
+            id_of_episode, start = episode
+            if draft.descriptive.origin.span:
+                start = draft.descriptive.origin.span[0]
             piece = scalar(
                 self.connection,
                 "INSERT INTO episodes (id, start, text) VALUES (?, ?, ?) RETURNING n",
-                (parse_id(episode), start, draft.text),
+                (parse_id(id_of_episode), start, draft.text),
             )
-            origin = replace(draft.descriptive.origin, episode=episode, span=(start, start + len(draft.text)))
+            origin = replace(draft.descriptive.origin, episode=id_of_episode, span=(start, start + len(draft.text)))
             draft = replace(draft, descriptive=replace(draft.descriptive, origin=origin))
         new = _numbered(draft, id, max(draft.version, 1), self.at, draft.scope)
-        d, run = new.descriptive, None if new.scope.session else parse_id(episode or id)
+        d, run = new.descriptive, None if new.scope.session else parse_id(episode[0] if episode else id)
         n = scalar(
             self.connection,
             "INSERT INTO cubes (id, scope, kind, type, state, version, ref, speaker, role, run, observed, "
