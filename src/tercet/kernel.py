@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from tercet.cube import MemCube, Scalar, Text
+from tercet.cube import MemCube, Scalar
 from tercet.errors import InvalidRequest, Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll, Right
 from tercet.schedule.worker import Handler, run_due
@@ -22,7 +23,7 @@ from tercet.text.embed.base import Embedder
 from tercet.text.embed.fill import fill, lacking
 from tercet.text.prepare import prepare, space_of
 from tercet.text.read.chat import instant
-from tercet.text.read.drafts import Item, drafts, file_drafts
+from tercet.text.read.drafts import Item, drafts, file_drafts, labels
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
@@ -33,8 +34,7 @@ from tercet.vault.doctor import Finding
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
-from tercet.vault.jobs import Job
-from tercet.vault.journal import Change, changes
+from tercet.vault.journal import Change
 from tercet.vault.reader import Page, check_limit
 from tercet.vault.sqlite import SqliteVault, Tenant
 
@@ -44,6 +44,7 @@ USES_AT_ONCE = 256
 """Uses gathered in memory before they are written; they order nothing, so losing some in a crash loses no memory."""
 RETRY = timedelta(minutes=1)
 
+Cubes: TypeAlias = list[MemCube]
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
@@ -122,7 +123,7 @@ class Tercet:
         With `until_idle`, go on until none is due; else each tenant is visited once. A job that cannot be done yet (no
         weights, a reader that holds an old snapshot) stays and is tried again later.
         """
-        handlers: Mapping[str, Handler] = {name: handler.__get__(self) for name, handler in JOBS.items()}
+        handlers: dict[str, Handler] = {name: partial(handler, self) for name, handler in JOBS.items()}
         done = 0
         while True:
             ran = sum(run_due(self.vault.tenant(name), handlers, self.clock) for name in self.vault.tenants())
@@ -162,7 +163,7 @@ class Tercet:
         return back_up(self.vault, Path(folder).expanduser())
 
     def recall_by(self) -> str:
-        """"words and vectors", or "words" and why there are no vectors."""
+        """ "words and vectors", or "words" and why there are no vectors."""
         if self.embedder is not None:
             return "words and vectors"
         return "words" if self._wanted is None else "words (no embedding weights on this machine)"
@@ -195,26 +196,30 @@ class Tercet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
-    def _fill_vectors(self, tenant: Tenant, job: Job) -> datetime | None:  # noqa: ARG002
-        if self.embedder is None:
-            return self.clock() + RETRY
-        fill(tenant, self.embedder, by="tercet")
-        return None
 
-    def _scrub(self, tenant: Tenant, job: Job) -> datetime | None:  # noqa: ARG002
-        return self.clock() + RETRY if tenant.scrub(at_once=True) else None
+def _fill_vectors(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    if tercet.embedder is None:
+        return tercet.clock() + RETRY
+    fill(tenant, tercet.embedder, by="tercet")
+    return None
 
 
-JOBS: Mapping[str, Any] = MappingProxyType(
+def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
+
+
+JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyType(
     {
-        "embed": Tercet._fill_vectors,
-        "scrub": Tercet._scrub,
+        "embed": _fill_vectors,
+        "scrub": _scrub,
     }
 )
-"""What each job does."""
+"""What each job does; it returns when to try again if it cannot be done yet."""
 
 
 class ScopedMemory:
@@ -228,7 +233,7 @@ class ScopedMemory:
         item: Item,
         *,
         at: datetime | str | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] | None = None,
         metadata: Mapping[str, Scalar] | None = None,
         ref: str | None = None,
         type: str | None = None,
@@ -251,10 +256,19 @@ class ScopedMemory:
         InvalidRequest
             For an empty or unusable text, a time without a zone, unknown fields, or a ref that names another text.
         """
-        given = {"at": at, "tags": tuple(tags) or None, "metadata": metadata, "ref": ref, "type": type}
-        return self._put(drafts([item], scope=self.scope, now=self.tercet.clock(), **given))[0]
+        made = drafts(
+            [item],
+            scope=self.scope,
+            now=self.tercet.clock(),
+            at=at,
+            tags=labels(tags),
+            metadata=metadata,
+            ref=ref,
+            type=type,
+        )
+        return self._put(made)[0]
 
-    def remember_many(self, items: Iterable[Item], *, at: datetime | str | None = None) -> list[MemCube]:
+    def remember_many(self, items: Iterable[Item], *, at: datetime | str | None = None) -> Cubes:
         """Keep many at once: one transaction, one batch of embeddings; all of them or none.
 
         `at` is when those were said that do not tell themselves. See `remember` for the items and the errors.
@@ -263,7 +277,7 @@ class ScopedMemory:
 
     def remember_document(
         self, path: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None
-    ) -> list[MemCube]:
+    ) -> Cubes:
         """Read a file (text, Markdown, PDF, DOCX, a chat export) and keep its passages or messages, verbatim.
 
         Raises
@@ -273,7 +287,7 @@ class ScopedMemory:
         Unsupported
             If reading it needs `pip install 'tercet[documents]'`.
         """
-        now, kept = self.tercet.clock(), list[MemCube]()
+        now, kept = self.tercet.clock(), Cubes()
         parts = file_drafts(Path(path), format=format, scope=self.scope, now=now)
         total = sum(len(part) for part in parts)
         for part in parts:
@@ -362,21 +376,20 @@ class ScopedMemory:
         with self._tenant.reading() as reader:
             return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
 
-    def history(self, id: str) -> list[MemCube]:
+    def history(self, id: str) -> Cubes:
         """Every version of a cube, oldest first. Raises MissingMemory."""
         self._check("read")
         with self._tenant.reading() as reader:
             return reader.history(id, self.scope)
 
-    def changes(self, *, since: int = 0, limit: int = 1000) -> list[Change]:
+    def changes(self, *, since: int = 0, limit: int = 1000) -> Sequence[Change]:
         """What happened to the cubes of this scope after sequence number `since`, oldest first.
 
         Erased cubes are named too, for whoever keeps a copy. Pass the last `.seq` to go on.
         """
-        check_limit(limit)
         self._check("read")
         with self._tenant.reading() as reader:
-            return changes(reader.connection, since=since, limit=limit)
+            return reader.changes(self.scope, since=since, limit=limit)
 
     def revise(
         self,
@@ -402,14 +415,17 @@ class ScopedMemory:
         self._check("revise")
         old = self.get(id)
         # A revision is an observation of its own: what its words say of time is resolved against now, not then.
-        changed = {"at": at, "tags": None if tags is None else tuple(tags), "metadata": metadata}
-        [draft] = drafts([text], scope=old.scope, now=self.tercet.clock(), type=old.descriptive.type, **changed)
+        [draft] = drafts(
+            [text],
+            scope=old.scope,
+            now=self.tercet.clock(),
+            at=at,
+            tags=old.tags if tags is None else labels(tags),
+            metadata=old.metadata if metadata is None else metadata,
+            type=old.descriptive.type,
+        )
         origin = replace(old.descriptive.origin, span=None, episode=None)
         described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
-        if tags is None:
-            described = replace(described, tags=old.tags)
-        if metadata is None:
-            described = replace(described, metadata=old.metadata)
         return self._revise(old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
 
     def rollback(self, id: str, *, version: int) -> MemCube:
@@ -418,7 +434,9 @@ class ScopedMemory:
         versions = self.history(id)
         chosen = next((cube for cube in versions if cube.version == version), None)
         if chosen is None:
-            raise InvalidRequest(f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}.")
+            raise InvalidRequest(
+                f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
+            )
         return self._revise(versions[-1], chosen, versions[-1].version, "rollback")
 
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
@@ -442,7 +460,7 @@ class ScopedMemory:
         tenant = self._tenant
         with tenant.writing(by=self.by.name) as writer:
             if id is not None:
-                ids = [id] if isinstance(id, str) else list(id)
+                ids = [id] if isinstance(id, str) else id
                 numbers = [writer.reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
             else:
                 numbers = writer.reader.numbers(self.scope, where)
@@ -458,7 +476,7 @@ class ScopedMemory:
     def _check(self, right: Right) -> None:
         self.tercet.access.check(self.by, right, self.scope)
 
-    def _put(self, found: Sequence[MemCube]) -> list[MemCube]:
+    def _put(self, found: Sequence[MemCube]) -> Cubes:
         self._check("write")
         for draft in found:
             if draft.version and not draft.id:

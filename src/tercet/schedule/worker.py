@@ -11,10 +11,9 @@ from datetime import datetime
 from tercet.errors import TercetError
 from tercet.vault import jobs
 from tercet.vault.ids import Clock
-from tercet.vault.jobs import Job
 from tercet.vault.sqlite import Tenant
 
-Handler = Callable[[Tenant, Job], datetime | None]
+Handler = Callable[[Tenant], datetime | None]
 """Does a job and returns None, or says when to try again because it cannot be done yet."""
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def run_due(tenant: Tenant, handlers: Mapping[str, Handler], clock: Clock) -> in
         if job is None:
             return done
         try:
-            again = handlers[job.name](tenant, job)
+            again = handlers[job.name](tenant)
         except TercetError as error:
             log.warning("job %s failed (attempt %d): %s", job.name, job.attempts, error)
             with tenant.maintaining() as connection:

@@ -82,7 +82,7 @@ def erase(writer: Writer, asked: Sequence[int]) -> Receipt:
     rows: dict[str, int] = {}
     for n, cube in found.items():
         _remove(connection, n, cube, rows)
-        writer.chain.append("forget", cube.id, cube.version)
+        writer.chain.append("forget", cube.id, cube.version, scope=writer.scope(cube.scope)[1])
         connection.execute("INSERT INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
     connection.execute("INSERT INTO scrubs (at) VALUES (?)", (to_micros(writer.at),))
     jobs.enqueue(connection, "scrub", {}, at=writer.at)

@@ -6,7 +6,7 @@ Lines carry ids, versions and salted commitments, never content, so that an eras
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,7 +28,7 @@ class Change:
     seq: int
     at: datetime
     action: str
-    id: str | None
+    id: str
     version: int | None
     by: str
 
@@ -40,15 +40,23 @@ class Chain:
         self.connection, self.by, self.at = connection, by, to_micros(at)
         self.seq, self.hash = head(connection)
 
-    def append(self, action: str, id: str | None = None, version: int | None = None, **detail: object) -> int:
-        """Write a line; returns its sequence number."""
+    def append(
+        self,
+        action: str,
+        id: str | None = None,
+        version: int | None = None,
+        *,
+        scope: int | None = None,
+        **detail: object,
+    ) -> int:
+        """Write a line about a cube of the scope with that number; returns the line's sequence number."""
         self.seq += 1
         raw = parse_id(id) if id else None
         text = dump(detail) if detail else None
-        self.hash = _link(self.hash, (self.seq, self.at, action, raw, version, self.by, text))
+        self.hash = _link(self.hash, (self.seq, self.at, action, raw, version, scope, self.by, text))
         self.connection.execute(
-            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (self.seq, self.at, action, raw, version, self.by, text, self.hash),
+            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.seq, self.at, action, raw, version, scope, self.by, text, self.hash),
         )
         return self.seq
 
@@ -59,15 +67,19 @@ def head(connection: apsw.Connection) -> tuple[int, bytes]:
     return rows[0] if rows else (0, GENESIS)
 
 
-def changes(connection: apsw.Connection, *, since: int, limit: int) -> list[Change]:
-    """Lines after `since`, oldest first."""
+def changes(
+    connection: apsw.Connection, condition: str, bindings: Sequence[object], *, since: int, limit: int
+) -> list[Change]:
+    """Lines after `since`, oldest first, about cubes of the scopes that meet a condition over `scopes s`, `owners o`."""
     rows = query(
         connection,
-        "SELECT seq, at, action, cube, version, by FROM journal WHERE seq > ? ORDER BY seq LIMIT ?",
-        (since, limit),
+        "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by "
+        "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "
+        f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?",
+        (since, *bindings, limit),
     )
     return [
-        Change(seq, from_micros(at), action, format_id(cube) if cube else None, version, by)
+        Change(seq, from_micros(at), action, format_id(cube), version, by)
         for seq, at, action, cube, version, by in rows
     ]
 
@@ -104,10 +116,12 @@ def logged_ids(connection: apsw.Connection) -> Iterator[str]:
 
 
 def _lines(connection: apsw.Connection) -> Iterator[tuple[Any, ...]]:
-    return connection.execute("SELECT seq, at, action, cube, version, by, detail, hash FROM journal ORDER BY seq")
+    return connection.execute(
+        "SELECT seq, at, action, cube, version, scope, by, detail, hash FROM journal ORDER BY seq"
+    )
 
 
 def _link(previous: bytes, line: tuple[Any, ...]) -> bytes:
-    seq, at, action, cube, version, by, detail = line
-    content = dump({"seq": seq, "at": at, "do": action, "id": cube.hex() if cube else None, "v": version, "by": by})
-    return hashlib.sha256(previous + content.encode() + (detail or "").encode()).digest()
+    seq, at, action, cube, version, scope, by, detail = line
+    content = dump({"line": [seq, at, action, cube.hex() if cube else None, version, scope, by, detail]})
+    return hashlib.sha256(previous + content.encode()).digest()

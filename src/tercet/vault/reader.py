@@ -13,10 +13,12 @@ import apsw
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
 from tercet.scope import Scope
+from tercet.vault import journal
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, scalar
 from tercet.vault.filters import Where, compile_where
 from tercet.vault.ids import format_id, parse_id
+from tercet.vault.journal import Change
 
 MAX_LIMIT = 10_000
 
@@ -116,6 +118,12 @@ class Reader:
         numbers = [n for (n,) in rows[:limit]]
         following = _write_cursor(numbers[-1]) if len(rows) > limit else None
         return Page(self.cubes(numbers), total=total, cursor=following)
+
+    def changes(self, scope: Scope, *, since: int, limit: int) -> list[Change]:
+        """What happened to the cubes of a scope after a sequence number, oldest first."""
+        check_limit(limit)
+        chosen = select(scope)
+        return journal.changes(self.connection, chosen.condition, chosen.bindings, since=since, limit=limit)
 
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""

@@ -103,10 +103,10 @@ class Writer:
             raise StaleWrite(id, expected=expect, found=old.version)
         if old.state is State.FROZEN:
             lifecycle.step(old.state, State.GENERATED)
-        owner, _ = self.scope(old.scope)
+        owner, scope = self.scope(old.scope)
         new = _numbered(entry.cube, old.id, old.version + 1, self.at, old.scope)
         self._unindex(n, owner, old)
-        new = self._version(n, new, piece=None, action=action)
+        new = self._version((n, scope), new, piece=None, action=action)
         d = new.descriptive
         self.connection.execute(
             "UPDATE cubes SET version = ?, words = ?, observed = ?, happened_from = ?, happened_to = ?, type = ? "
@@ -126,25 +126,28 @@ class Writer:
                     "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (n, space_n, vectors, states),
                 )
-                self.chain.append("embed", cube.id, cube.version)
+                self.chain.append("embed", cube.id, cube.version, scope=self.scope(cube.scope)[1])
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
         """Add a batch of uses; a cube used for the first time becomes activated."""
         for id, (count, last) in counts.items():
-            for n, state in query(self.connection, "SELECT n, state FROM cubes WHERE id = ?", (parse_id(id),)):
+            for n, state, scope in query(
+                self.connection, "SELECT n, state, scope FROM cubes WHERE id = ?", (parse_id(id),)
+            ):
                 self.connection.execute(
                     "INSERT INTO uses VALUES (?, ?, ?) ON CONFLICT (cube) DO UPDATE "
                     "SET count = count + excluded.count, last = max(last, excluded.last)",
                     (n, count, to_micros(last)),
                 )
                 if state == State.GENERATED:
-                    self.move(n, id, State.GENERATED, State.ACTIVATED)
+                    self.move((n, scope, id), State.GENERATED, State.ACTIVATED)
 
-    def move(self, n: int, id: str, current: State, target: State) -> None:
-        """One edge of the lifecycle, with its journal line."""
+    def move(self, cube: tuple[int, int, str], current: State, target: State) -> None:
+        """One edge of the lifecycle for a cube (number, scope number, id), with its journal line."""
+        n, scope, id = cube
         lifecycle.step(current, target)
         self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (target.value, n))
-        self.chain.append(target.value, id)
+        self.chain.append(target.value, id, scope=scope)
 
     def scope(self, scope: Scope) -> tuple[int, int]:
         """The numbers of a scope's owner and of the scope itself, which are made if need be."""
@@ -220,7 +223,7 @@ class Writer:
             (raw, scope, d.kind.value, d.type, new.state.value, new.version, d.origin.ref, d.origin.speaker,
              d.origin.role, run, *_times(new, self.at), sum(entry.terms.values())),
         )  # fmt: skip
-        new = self._version(n, new, piece=piece, action=action)
+        new = self._version((n, scope), new, piece=piece, action=action)
         for link in new.behavioural.derivations:
             source, _ = self.reader.head(link.id, Scope(self.tenant))
             self.connection.execute(
@@ -229,10 +232,11 @@ class Writer:
             )
         return n, new
 
-    def _version(self, n: int, cube: MemCube, *, piece: int | None, action: str) -> MemCube:
+    def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
+        n, scope = at
         header, salt = dump(encode(cube)), self.entropy(16)
         commitment = commit(salt, header, cube.text)
-        seq = self.chain.append(action, cube.id, cube.version, commitment=commitment.hex())
+        seq = self.chain.append(action, cube.id, cube.version, scope=scope, commitment=commitment.hex())
         self.connection.execute(
             "INSERT INTO versions (seq, cube, version, piece, text, header, salt, commitment) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

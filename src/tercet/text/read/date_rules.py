@@ -11,7 +11,15 @@ from datetime import date, datetime, time, timedelta
 from typing import Literal
 
 from tercet.text.read.date_words import (
-    HOLIDAYS, MONTHS, PARTS, SEASONS, WEEKDAYS, Phrase, Tense, count, rule,
+    HOLIDAYS,
+    MONTHS,
+    PARTS,
+    SEASONS,
+    WEEKDAYS,
+    Phrase,
+    Tense,
+    count,
+    rule,
 )
 
 Interval = tuple[datetime, datetime]  # wall clock in the zone of the observation; the end is not included
@@ -31,7 +39,7 @@ _PART = re.compile(r"\s{1,3}(?P<part>morning|afternoon|evening|night)\b")
 
 
 def midnight(day: date) -> datetime:
-    return datetime.combine(day, time())  # noqa: DTZ001 - wall clock, made aware when the phrase is done
+    return datetime.combine(day, time())
 
 
 def _days(first: date, end: date) -> Interval:

@@ -16,8 +16,8 @@ from functools import cache
 REACH = 120  # characters of context that a phrase may consult on either side
 _FOLD = {i: i + 32 for i in range(65, 91)} | {0x2019: "'", 0x2018: "'", 0x2013: "-", 0x2011: "-"}
 
-MONTHS = "january february march april may june july august september october november december".split()
-WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
+WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}  # first month, northern hemisphere
 HOLIDAYS = {  # first day and how many; those that move (Easter, Thanksgiving) are left out
     "christmas eve": (12, 24, 1),
@@ -29,9 +29,9 @@ HOLIDAYS = {  # first day and how many; those that move (Easter, Thanksgiving) a
     "valentine's day": (2, 14, 1),
 }
 PARTS = {"morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24), "night": (18, 30)}  # hours of the day
-_ONES = "one two three four five six seven eight nine".split()
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _COUNTS = {"a": 1, "an": 1} | {word: n for n, word in enumerate([*_ONES, *_TEENS], 1)}
 _COUNTS |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _COUNTS |= {f"{ten}-{one}": 10 * t + o for t, ten in enumerate(_TENS, 2) for o, one in enumerate(_ONES, 1)}
@@ -101,9 +101,9 @@ RULES: dict[str, str] = {
 _PREP = "since in on at during from between over for of by until till before after to through and"
 # What a word right before a phrase does to it. "No tomorrow" and "more than two weeks ago" name no time at all, "like yesterday"
 # is a figure of speech, and "my last year" counts something else than the calendar.
-_BLOCK = "every each any no or half quite than least under within better brighter".split()
-_FIGURE = "like born new".split()
-_POSSESSIVE = "my our your his her their its one some other".split()
+_BLOCK = ["every", "each", "any", "no", "or", "half", "quite", "than", "least", "under", "within", "better", "brighter"]
+_FIGURE = ["like", "born", "new"]
+_POSSESSIVE = ["my", "our", "your", "his", "her", "their", "its", "one", "some", "other"]
 _DET = ["the", "only", *_BLOCK, *_FIGURE, *_POSSESSIVE]
 
 
@@ -235,7 +235,7 @@ class Phrase:
             return True
         if self.low.startswith((" madness", " for "), self.end):
             return False
-        return raw[:1].isupper() and raw[-1:].islower() or self.raw[self.end : self.end + 1] in (".", "!", "?", "")
+        return (raw[:1].isupper() and raw[-1:].islower()) or self.raw[self.end : self.end + 1] in (".", "!", "?", "")
 
     def is_person(self) -> bool:
         """Whether someone is believed in, rather than something done in a month."""
@@ -247,7 +247,7 @@ class Phrase:
         previous, following = self.low[start - 1 : start] if start else "", self.low[end : end + 2]
         if previous in ("'", '"', "“") and following[:1] in ("'", '"', "”"):
             return True  # mentioned, not used: a song called "Yesterday"
-        if previous and previous in "@#/\\_.-" or re.match(r"[.@/_-][a-z0-9]|[,:][0-9]|%", following):
+        if (previous and previous in "@#/\\_.-") or re.match(r"[.@/_-][a-z0-9]|[,:][0-9]|%", following):
             return True
         if self.low[start].isdigit() and previous and previous in "$€£¥,:+":
             return True

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tercet.cube import Kind, MemCube, Scalar, check_text
 from tercet.errors import InvalidRequest
@@ -55,9 +55,7 @@ def drafts(
     return [_checked(_labelled(one, given, ref=ref)) for one in made]
 
 
-def file_drafts(
-    path: Path, *, format: str | None = None, scope: Scope, now: datetime
-) -> list[list[MemCube]]:
+def file_drafts(path: Path, *, format: str | None = None, scope: Scope, now: datetime) -> list[list[MemCube]]:
     """The drafts a file holds: the passages of a document, or the messages of each conversation.
 
     A conversation's name becomes the session of its messages, unless the scope has one.
@@ -74,6 +72,13 @@ def file_drafts(
     return parts
 
 
+def labels(tags: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Tags as a tuple. Raises InvalidRequest for a bare string, which would become a tag a letter."""
+    if isinstance(tags, str):
+        raise InvalidRequest(f"tags must be a list of strings: [{tags!r}], not {tags!r}.")
+    return None if tags is None else tuple(tags)
+
+
 def _placed(cube: MemCube, scope: Scope) -> MemCube:
     """The cube in this scope; a draft that names a part of its own keeps it."""
     own = cube.scope
@@ -86,7 +91,7 @@ def _dated(cube: MemCube, now: datetime) -> MemCube:
 
 
 def _labelled(cube: MemCube, given: Mapping[str, object], *, ref: str | None) -> MemCube:
-    changed = {name: value for name, value in given.items() if value is not None}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if ref is not None:
         changed["origin"] = replace(cube.descriptive.origin, ref=ref)
     return replace(cube, descriptive=replace(cube.descriptive, **changed)) if changed else cube
@@ -96,7 +101,7 @@ def _checked(cube: MemCube) -> MemCube:
     d = cube.descriptive
     if cube.kind is Kind.TEXT:
         check_text(cube.text)
-    if isinstance(d.tags, str) or not all(isinstance(tag, str) for tag in d.tags):
+    if not all(isinstance(tag, str) for tag in d.tags):
         raise InvalidRequest(f"tags must be a list of strings, not {d.tags!r}.")
     if not isinstance(d.metadata, Mapping):
         raise InvalidRequest(f"metadata must be a mapping, not {type(d.metadata).__name__}.")
@@ -108,14 +113,16 @@ def _checked(cube: MemCube) -> MemCube:
             raise InvalidRequest(f"metadata[{key!r}] must be a string, number, boolean or None, not {value!r}.")
         if isinstance(value, str):
             _check_label(value, empty=True)
-        if isinstance(value, float) and value != value or value in (float("inf"), float("-inf")):
+        if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf")):
             raise InvalidRequest(f"metadata[{key!r}] is not a finite number.")
     return cube
 
 
 def _check_label(label: object, *, empty: bool = False) -> None:
     if not isinstance(label, str) or not (label or empty) or len(label) > MAX_LABEL or "\0" in label:
-        raise InvalidRequest(f"A tag, ref, type or metadata entry must be text of 1 to {MAX_LABEL:,} characters: {label!r:.80}.")
+        raise InvalidRequest(
+            f"A tag, ref, type or metadata entry must be text of 1 to {MAX_LABEL:,} characters: {label!r:.80}."
+        )
     try:
         label.encode()
     except UnicodeEncodeError:

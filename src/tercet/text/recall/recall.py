@@ -12,7 +12,8 @@ from tercet.text.recall.hits import Hit, Hits
 from tercet.vault.search import analyse
 
 
-def recall(view: Any, cubes: Any, question: str, embedder: Embedder | None, *, limit: int) -> Hits:
+def recall(view: Any, cubes: Any, asked, chosen, *, limit: int, min_score=None) -> Hits:
+    question, embedder = asked
     n = len(view)
     if not n:
         return Hits([], total=0, truncated=False)
@@ -31,5 +32,8 @@ def recall(view: Any, cubes: Any, question: str, embedder: Embedder | None, *, l
 
 
 def ask(question, embedder, policy):
-    return question
-def find_policy(p): return None
+    return question, embedder
+
+
+def find_policy(p):
+    return None
