@@ -29,11 +29,11 @@ class _Threaded(Protocol):
 
 def _awaitable(
     method: Callable[Concatenate[S, P], R],
-) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
+) -> Callable[Concatenate[_Threaded, P], Coroutine[Any, Any, R]]:
     """The method as a coroutine of the same name, signature and docstring."""
 
     @wraps(method)
-    async def call(self: _Threaded, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self: _Threaded, /, *args: P.args, **kwargs: P.kwargs) -> R:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(method, self._sync, *args, **kwargs))
 

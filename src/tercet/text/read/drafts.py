@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tercet.cube import Kind, MemCube, Scalar, check_text
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, Refused
 from tercet.scope import Scope
 from tercet.text.read.chat import draft, instant, messages
 from tercet.text.read.files import read_file
@@ -82,6 +82,8 @@ def labels(tags: Sequence[str] | None) -> tuple[str, ...] | None:
 def _placed(cube: MemCube, scope: Scope) -> MemCube:
     """The cube in this scope; a draft that names a part of its own keeps it."""
     own = cube.scope
+    if cube.behavioural.derivations and own.tenant != scope.tenant:
+        raise Refused("A memory made from another tenant's does not go into this one.")
     parts = {name: getattr(own, name) or getattr(scope, name) for name in ("user", "agent", "session")}
     return replace(cube, governance=replace(cube.governance, scope=Scope(scope.tenant, **parts)))
 
