@@ -1,0 +1,48 @@
+"""Tercet, as it comes: the default policy, one user a conversation, one `remember_many` for a conversation's turns."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+import driver
+from driver import Turn
+
+
+class Own:
+    def __init__(self, folder: Path) -> None:
+        from tercet import Tercet
+
+        self.store = Tercet.open(folder)
+        self.embedder = None
+
+    def add_batch(self, user: str, turns: Sequence[Turn]) -> None:
+        self.store.scope(user=user).remember_many([self._message(turn) for turn in turns])
+
+    def add_one(self, user: str, turn: Turn) -> None:
+        self.add_batch(user, [turn])
+
+    def settle(self) -> None:
+        self.store.work(until_idle=True)
+
+    def recall(self, user: str, question: str, limit: int) -> list[str]:
+        return [hit.cube.ref for hit in self.store.scope(user=user).recall(question, limit=limit)]
+
+    def embed(self, texts: Sequence[str]) -> object:
+        from tercet.text.embed.minilm import MiniLM
+
+        self.embedder = self.embedder or MiniLM.find()
+        return self.embedder.embed(list(texts))
+
+    def close(self) -> None:
+        self.store.close()
+
+    @staticmethod
+    def _message(turn: Turn) -> object:
+        from tercet import Message
+
+        return Message(turn.text, name=turn.speaker, at=turn.at, ref=turn.ref, session=turn.session)
+
+
+driver.main("tercet", lambda: version("tercet"), Own)
