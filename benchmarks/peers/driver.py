@@ -14,11 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-sys.path.append(str(Path(__file__).resolve().parent))
-
 from benchmarks.common import peak_rss_mb, percentile, store_bytes
-from locomo import Conversation, Question, Turn, load  # type: ignore[import-not-found]
+from benchmarks.peers.locomo import Conversation, Question, Turn, load
 
 LIMIT = 10
 WARM_UP = 20

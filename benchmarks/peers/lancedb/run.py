@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-import driver
-from driver import Turn
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from benchmarks.peers.driver import Turn, main
 
 
 class LanceDB:
@@ -64,4 +64,4 @@ class LanceDB:
         pass  # LanceDB has nothing to close: every add is a committed version
 
 
-driver.main("lancedb", lambda: version("lancedb"), LanceDB)
+main("lancedb", lambda: version("lancedb"), LanceDB)

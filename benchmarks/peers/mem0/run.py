@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-import driver
-from driver import Turn
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from benchmarks.peers.driver import Turn, main
 
 
 class Mem0:
@@ -66,4 +66,4 @@ class Mem0:
         self.memory.vector_store.client.close()
 
 
-driver.main("mem0", lambda: version("mem0ai"), Mem0)
+main("mem0", lambda: version("mem0ai"), Mem0)

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-import driver
-from driver import Turn
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from benchmarks.peers.driver import Turn, main
 
 _STOP = (
     "a about after all am an and any are as at be been before being but by can could did do does doing during for from "
@@ -56,4 +56,4 @@ class Fts5:
         self.db.close()
 
 
-driver.main("sqlite_fts5", lambda: sqlite3.sqlite_version, Fts5)
+main("sqlite_fts5", lambda: sqlite3.sqlite_version, Fts5)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-import driver
-from driver import Turn
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from benchmarks.peers.driver import Turn, main
 
 
 class Own:
@@ -45,4 +45,4 @@ class Own:
         return Message(turn.text, name=turn.speaker, at=turn.at, ref=turn.ref, session=turn.session)
 
 
-driver.main("tercet", lambda: version("tercet"), Own)
+main("tercet", lambda: version("tercet"), Own)
