@@ -146,7 +146,7 @@ def measure(name: str, python: Path, data: Path, limits: Sequence[str]) -> dict[
 
 def merge(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The rounds of one system as one row: the best timings, the largest memory, the mean of the rest."""
-    merged = dict(runs[0])
+    merged = dict(runs[0]) | {"load_before": max(run["load_before"] for run in runs)}
     for metric in METRICS:
         if metric.key in merged:
             merged[metric.key] = metric.merge([float(run[metric.key]) for run in runs])
@@ -188,6 +188,11 @@ def report(document: Mapping[str, Any]) -> str:
     names = [f"{name} {row['version']}" for name, row in systems.items()]
     rows = [[m.label, *[row.get(m.key) for row in systems.values()]] for m in METRICS]
     parts = [head, table(["", *names], rows)]
+    busy = max((row["load_before"] for row in systems.values()), default=0.0)
+    if busy > 1:
+        parts.append(
+            f"The machine was busy (load {busy:.1f} before a run): torch suffers most, so mistrust the timings."
+        )
     if document["ratios"]:
         over = document["ratios"]
         rows = [[m.label, *[row.get(m.key) for row in over.values()]] for m in METRICS]

@@ -95,8 +95,22 @@ def test_score(ranked: list[str], expected: dict[str, float]) -> None:
 
 def test_merge_takes_the_best_timing_and_the_largest_memory() -> None:
     runs: list[dict[str, Any]] = [
-        {"version": "1", "ingest_per_s": 10.0, "recall_p50_ms": 9.0, "recall@10": 0.5, "peak_rss_mb": 70.0},
-        {"version": "1", "ingest_per_s": 30.0, "recall_p50_ms": 4.0, "recall@10": 0.6, "peak_rss_mb": 60.0},
+        {
+            "version": "1",
+            "ingest_per_s": 10.0,
+            "recall_p50_ms": 9.0,
+            "recall@10": 0.5,
+            "peak_rss_mb": 70.0,
+            "load_before": 0.1,
+        },
+        {
+            "version": "1",
+            "ingest_per_s": 30.0,
+            "recall_p50_ms": 4.0,
+            "recall@10": 0.6,
+            "peak_rss_mb": 60.0,
+            "load_before": 2.0,
+        },
     ]
     assert compare.merge(runs) == {
         "version": "1",
@@ -104,6 +118,7 @@ def test_merge_takes_the_best_timing_and_the_largest_memory() -> None:
         "recall_p50_ms": 4.0,
         "recall@10": pytest.approx(0.55),
         "peak_rss_mb": 70.0,
+        "load_before": 2.0,
     }
 
 

@@ -1,4 +1,4 @@
-"""Tercet, as it comes: the default policy, one user a conversation, one `remember_many` for a conversation's turns."""
+"""Tercet as it comes: the default policy, a conversation a user, one `remember_many` for a conversation's turns."""
 
 import sys
 from collections.abc import Sequence
@@ -15,25 +15,23 @@ class Own:
         from tercet import Tercet
 
         self.store = Tercet.open(folder)
-        self.embedder = None
 
     def add_batch(self, user: str, turns: Sequence[Turn]) -> None:
         self.store.scope(user=user).remember_many([self._message(turn) for turn in turns])
 
     def add_one(self, user: str, turn: Turn) -> None:
-        self.add_batch(user, [turn])
+        self.store.scope(user=user).remember(self._message(turn))
 
     def settle(self) -> None:
         self.store.work(until_idle=True)
 
     def recall(self, user: str, question: str, limit: int) -> list[str]:
-        return [hit.cube.ref for hit in self.store.scope(user=user).recall(question, limit=limit)]
+        return [str(hit.cube.ref) for hit in self.store.scope(user=user).recall(question, limit=limit)]
 
     def embed(self, texts: Sequence[str]) -> object:
-        from tercet.text.embed.minilm import MiniLM
-
-        self.embedder = self.embedder or MiniLM.find()
-        return self.embedder.embed(list(texts))
+        if self.store.embedder is None:
+            raise RuntimeError("this environment lacks the embedding weights, so there is nothing to compare")
+        return self.store.embedder.embed(list(texts))
 
     def close(self) -> None:
         self.store.close()
