@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InvalidRequest
+from tercet.text.read.chat import messages
 from tercet.text.read.message import Conversation, Message
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -138,10 +139,11 @@ def _turns(talk: Mapping[str, Any], number: int) -> tuple[Message, ...]:
     if f"{session}_date_time" not in talk:
         raise InvalidRequest(f"{session} has no {session}_date_time.")
     began = parse_time(talk[f"{session}_date_time"])
-    return tuple(
+    turns = (
         Message(_text(turn), name=turn["speaker"], at=began + timedelta(seconds=n), ref=turn["dia_id"], session=session)
         for n, turn in enumerate(talk[session])  # a second apart, so that time keeps the order
     )
+    return tuple(messages(turn for turn in turns if turn.content.strip()))
 
 
 def _text(turn: Mapping[str, Any]) -> str:
