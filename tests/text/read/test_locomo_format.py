@@ -106,6 +106,11 @@ def test_a_file_that_is_not_json(tmp_path: Path) -> None:
         locomo_samples(tmp_path / "x.json")
 
 
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read: No such file"):
+        locomo_samples(tmp_path / "x.json")
+
+
 @pytest.mark.skipif(not DATA.exists(), reason=f"{DATA} is not there; set TERCET_DATA")
 def test_the_real_file_is_read_whole() -> None:
     found = locomo_samples(DATA)

@@ -58,11 +58,13 @@ def locomo_samples(path: str | Path) -> list[Sample]:
     Raises
     ------
     InvalidRequest
-        If the file is not JSON, or a sample has not this form.
+        If the file cannot be opened or is not JSON, or a sample has not this form.
     """
     path = Path(path)
     try:
         return samples(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidRequest):
             raise
