@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeAlias
 
-from tercet.cube import MemCube, Scalar
+from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest, Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll, Right
 from tercet.schedule.worker import Handler, run_due
