@@ -49,6 +49,7 @@ class Table:
     marks: Ints
     parts: Half
     part_row: Ints
+    single: bool  # no row has more than one vector
     states: bytes
     state_ends: Ints
     speakers: list[str]
@@ -124,6 +125,7 @@ class Columns:
         state, state_names = _codes(columns[5])
         n = np.array(columns[0], dtype=np.int64)
         parts, part_row = self._vectors(columns[11])
+        embedded = sum(blob is not None for blob in columns[11])
         states = [blob or b"" for blob in columns[12]]
         return Table(
             n=n,
@@ -139,6 +141,7 @@ class Columns:
             marks=np.array(columns[10], dtype=np.int64),
             parts=parts,
             part_row=part_row,
+            single=len(parts) == embedded,
             states=b"".join(states),
             state_ends=np.cumsum(np.array([len(blob) for blob in states], dtype=np.int64)),
             speakers=speakers,

@@ -83,7 +83,7 @@ class ScopeView:
             return None
         found = dots(self.table.parts, vector)
         scores = np.full(len(self.table.n), np.nan, dtype=np.float32)
-        if len(found) == len(self.table.n) == len(np.unique(self.table.part_row)):
+        if self.table.single:
             scores[self.table.part_row] = found
         else:
             np.fmax.at(scores, self.table.part_row, found)
