@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """The literal table of recall policies: which signals count, and how much."""
 
 from __future__ import annotations
@@ -79,3 +80,9 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         )
     }
 )
+=======
+"""stub"""
+
+
+class Policy: ...
+>>>>>>> main

@@ -1,0 +1,82 @@
+"""Every error Tercet raises on purpose.
+
+    TercetError
+    ├── InvalidRequest (ValueError)      the call cannot mean anything; nothing was changed
+    ├── MissingMemory (LookupError)      no such cube for this scope
+    ├── StaleWrite                       the cube has moved on since it was read
+    ├── IllegalTransition                the lifecycle has no such edge
+    ├── Refused (PermissionError)        a policy says no
+    │   └── Held                         a hold stands on the cube
+    ├── EmbeddingFailed                  an embedder raised, or answered with something that is no vector
+    ├── Unsupported                      a part that is not installed, or not there on this machine
+    └── VaultError                       the store itself
+        ├── VaultBusy                    another writer kept the lock for too long
+        ├── VaultDamaged                 bytes on disk are not what was written
+        └── VaultTooNew                  written by a newer Tercet
+
+A message says what was wrong and what to do about it. Each edge (CLI, server) translates a class once.
+"""
+
+from __future__ import annotations
+
+
+class TercetError(Exception):
+    """The root of the tree."""
+
+
+class InvalidRequest(TercetError, ValueError):
+    """The arguments cannot be used; nothing was changed."""
+
+
+class MissingMemory(TercetError, LookupError):
+    """There is no such cube in this scope. Says the same whether the id is foreign, erased or made up."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"No memory {id!r} here. `tercet list` shows what a scope holds.")
+        self.id = id
+
+
+class StaleWrite(TercetError):
+    """A write expected a version that is no longer the newest."""
+
+    def __init__(self, id: str, *, expected: int, found: int) -> None:
+        super().__init__(
+            f"Memory {id!r} is at version {found}, not {expected}: read it again, then revise what you find."
+        )
+        self.id, self.expected, self.found = id, expected, found
+
+
+class IllegalTransition(TercetError):
+    """The lifecycle table has no such edge; nothing was changed."""
+
+
+class Refused(TercetError, PermissionError):
+    """A policy does not allow this."""
+
+
+class Held(Refused):
+    """A hold stands on the cube, so it may not be erased."""
+
+
+class EmbeddingFailed(TercetError):
+    """An embedder raised, or returned something that is not a finite, non-zero vector of its dimension."""
+
+
+class Unsupported(TercetError):
+    """Something is not installed, or cannot be done here; the message says what to install or use instead."""
+
+
+class VaultError(TercetError):
+    """The vault could not do its work."""
+
+
+class VaultBusy(VaultError):
+    """Another process kept the write lock for longer than the time-out."""
+
+
+class VaultDamaged(VaultError):
+    """Something on disk is not what was written. `tercet doctor` says what, and repairs what it can."""
+
+
+class VaultTooNew(VaultError):
+    """The vault was written by a newer version of Tercet."""
