@@ -345,6 +345,8 @@ def _relative_weekday(rel: str, name: str, phrase: Phrase) -> Interval | None:
 
 def _weekend(parts: Match, phrase: Phrase) -> Interval | None:  # noqa: ARG001
     pick = _pick(phrase, otherwise=None) if phrase.det == "the" and phrase.inferable(within="week") else None
+    if pick != "past" and phrase.prep != "over":
+        return None  # "rest on the weekend" is advice for all of them
     past = pick == "past" and phrase.today.weekday() < 5
     return _whole(phrase.today, "weekend", -1 if past else 0) if pick else None
 

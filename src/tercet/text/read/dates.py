@@ -21,6 +21,7 @@ from tercet.text.read.date_rules import RULES, Interval, midnight, narrow
 from tercet.text.read.date_words import Phrase, fold, phrases, rule
 
 _BOUNDS = ("by", "until", "till", "before", "after", "to", "through")  # the event is beside the time, not in it
+_BECAUSE = re.compile(r"\s(?:is|was|were|will|has|had)\b|'s\b")  # "since last week was so busy"
 _CLOSED_BY = {"from": ("to", "until", "till", "through"), "between": ("and", "to")}
 _RELATIVE = ("part", "day", "counted", "relative")
 # Rules that need one of these prepositions, which is then part of the phrase.
@@ -85,6 +86,8 @@ class _Reading:
 
 def _read(match: re.Match[str], text: str, low: str, observed: datetime) -> _Reading | None:
     name, prep = match.lastgroup or "", match["prep"] or ""
+    if prep == "since" and _BECAUSE.match(low, match.end()):
+        prep = ""
     phrase = Phrase(text, low, *match.span(name), prep, match["det"] or "", observed)
     needs = _NEEDS.get(name)
     parts = rule(name).fullmatch(low, phrase.start, phrase.end)
