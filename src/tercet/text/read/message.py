@@ -1,4 +1,4 @@
-"""What a conversation is read into: messages, and the conversations that hold them."""
+"""What input is read into: messages, the conversations that hold them, and documents with their passages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
-from tercet.cube import Scalar
+from tercet.cube import MemCube, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +47,25 @@ class Conversation:
     session: str
     messages: tuple[Message, ...]
     title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text and the passages it was read into.
+
+    `text[slice(*cube.descriptive.origin.span)] == cube.text` for each cube, and what no span covers is white space.
+
+    Parameters
+    ----------
+    text
+        The whole document, as it was extracted; the episode that the passages quote.
+    cubes
+        Drafts of type "document", in reading order.
+    notes
+        What could not be read, for a person ("page 3 has no text").
+    """
+
+    text: str
+    cubes: tuple[MemCube, ...]
+    title: str | None = None
+    notes: tuple[str, ...] = ()

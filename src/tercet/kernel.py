@@ -1,0 +1,511 @@
+"""Tercet and its scoped view: the front door that every other door opens. It composes and computes nothing itself."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Self, TypeAlias
+
+from tercet.cube import Kind, MemCube, Scalar
+from tercet.errors import InvalidRequest, Unsupported, VaultError
+from tercet.govern.access import Access, AllowAll, Right
+from tercet.schedule.worker import Handler, run_due
+from tercet.scope import Caller, Scope
+from tercet.text.embed import find_embedder
+from tercet.text.embed.base import Embedder
+from tercet.text.embed.fill import fill, lacking
+from tercet.text.prepare import prepare, space_of
+from tercet.text.read.chat import instant
+from tercet.text.read.drafts import Item, drafts, file_drafts, labels
+from tercet.text.recall import context as contexts
+from tercet.text.recall.hits import Hits
+from tercet.text.recall.policies import Policy
+from tercet.text.recall.recall import ask, find_policy, recall
+from tercet.vault import doctor, stats
+from tercet.vault.backup import back_up
+from tercet.vault.doctor import Finding
+from tercet.vault.erase import Receipt, erase
+from tercet.vault.filters import Where
+from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
+from tercet.vault.journal import Change
+from tercet.vault.reader import Page, check_limit
+from tercet.vault.sqlite import SqliteVault, Tenant
+
+log = logging.getLogger(__name__)
+
+USES_AT_ONCE = 256
+"""Uses gathered in memory before they are written; they order nothing, so losing some in a crash loses no memory."""
+RETRY = timedelta(minutes=1)
+
+Cubes: TypeAlias = list[MemCube]
+Progress = Callable[[int, int], None]
+"""Called with how many are done and how many there are."""
+
+
+class Tercet:
+    """A vault, opened. Use it in a `with`, or call `close`.
+
+    Safe to share between threads; several processes may open one folder.
+    """
+
+    def __init__(
+        self, vault: SqliteVault, *, embedder: Embedder | Callable[..., Any] | str | None, access: Access, clock: Clock
+    ) -> None:
+        self.vault, self.access, self.clock = vault, access, clock
+        self._wanted = embedder
+        self._embedder: Embedder | None = None
+        self._looked = False
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        embedder: Embedder | Callable[..., Any] | str | None = "auto",
+        access: Access | None = None,
+        ids: IdSource | None = None,
+        clock: Clock = system_clock,
+        entropy: Entropy = os.urandom,
+    ) -> Self:
+        """Open a folder as a vault, made if it is not there.
+
+        Parameters
+        ----------
+        embedder
+            "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
+            words. None: by words. An `Embedder`, or any callable from a list of texts to a list of vectors.
+        ids, clock, entropy
+            Where ids, times and salts come from; seeded ones repeat a run exactly.
+
+        Raises
+        ------
+        Unsupported
+            For an address that needs a part which is not installed.
+        VaultError
+            If the folder cannot be made or read.
+        """
+        if "://" in str(path):
+            raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
+        vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
+        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
+
+    def scope(
+        self,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        by: Caller | None = None,
+    ) -> ScopedMemory:
+        """The memories of a tenant (left out: "default"), user, agent and session, as `by` may use them.
+
+        Raises InvalidRequest for a name that is empty, too long or has control characters.
+        """
+        scope = Scope(**({"tenant": tenant} if tenant is not None else {}), user=user, agent=agent, session=session)
+        return ScopedMemory(self, scope, by or Caller())
+
+    def admin(self, *, by: Caller | None = None) -> Admin:
+        """What crosses tenants."""
+        return Admin(self, by or Caller())
+
+    def work(self, *, until_idle: bool = False, progress: Progress | None = None) -> int:
+        """Run jobs that are due, of every tenant; returns how many were done.
+
+        With `until_idle`, go on until none is due; else each tenant is visited once. A job that cannot be done yet (no
+        weights, a reader that holds an old snapshot) stays and is tried again later.
+        """
+        handlers: dict[str, Handler] = {name: partial(handler, self) for name, handler in JOBS.items()}
+        done = 0
+        while True:
+            ran = sum(run_due(self.vault.tenant(name), handlers, self.clock) for name in self.vault.tenants())
+            done += ran
+            if progress is not None:
+                progress(done, done)
+            if not ran or not until_idle:
+                return done
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers about the vault and each tenant, and how memories are found."""
+        tenants: dict[str, Any] = {}
+        for name in self.vault.tenants():
+            tenant = self.vault.tenant(name)
+            with tenant.reading() as reader:
+                tenants[name] = stats.collect(reader.connection)
+            if (space := space_of(self.embedder)) is not None:
+                tenants[name]["without_vector"] = len(lacking(tenant, space))
+        return {"folder": str(self.vault.folder), "recall_by": self.recall_by(), "tenants": tenants}
+
+    def doctor(self, *, repair: bool = False) -> dict[str, list[Finding]]:
+        """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well)."""
+        found: dict[str, list[Finding]] = {}
+        for name in self.vault.tenants():
+            tenant = self.vault.tenant(name)
+            with tenant.maintaining() as connection:
+                found[name] = doctor.examine(connection, name, repair=repair)
+            if repair:
+                tenant.forget_cache()
+        return found
+
+    def backup(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Copy the vault, while it is in use, into a new folder that opens as a vault; returns the files made.
+
+        Raises VaultError if the folder is there and is not empty, or cannot be written.
+        """
+        return back_up(self.vault, Path(folder).expanduser())
+
+    def recall_by(self) -> str:
+        """ "words and vectors", or "words" and why there are no vectors."""
+        if self.embedder is not None:
+            return "words and vectors"
+        return "words" if self._wanted is None else "words (no embedding weights on this machine)"
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """What makes vectors, found on first use."""
+        with self._lock:
+            if not self._looked:
+                self._embedder, self._looked = find_embedder(self._wanted), True
+            return self._embedder
+
+    def close(self) -> None:
+        """Write what is still gathered (use counts) and close every file."""
+        for name in list(self.vault.open_tenants()):
+            self.flush_uses(self.vault.tenant(name))
+        self.vault.close()
+
+    def flush_uses(self, tenant: Tenant) -> None:
+        """Write use counts. A vault that cannot be written keeps none: they order nothing."""
+        uses = tenant.take_uses()
+        if not uses:
+            return
+        try:
+            with tenant.writing(by="tercet") as writer:
+                writer.used(uses)
+        except VaultError as error:
+            log.info("use counts were not kept: %s", error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _fill_vectors(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    if tercet.embedder is None:
+        return tercet.clock() + RETRY
+    fill(tenant, tercet.embedder, by="tercet")
+    return None
+
+
+def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
+
+
+JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyType(
+    {
+        "embed": _fill_vectors,
+        "scrub": _scrub,
+    }
+)
+"""What each job does; it returns when to try again if it cannot be done yet."""
+
+
+class ScopedMemory:
+    """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make."""
+
+    def __init__(self, tercet: Tercet, scope: Scope, by: Caller) -> None:
+        self.tercet, self.scope, self.by = tercet, scope, by
+
+    def remember(
+        self,
+        item: Item,
+        *,
+        at: datetime | str | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        ref: str | None = None,
+        type: str | None = None,
+    ) -> MemCube:
+        """Keep a text, a message or a draft; it is on the disk when this returns.
+
+        Parameters
+        ----------
+        item
+            A string, a `Message`, a mapping in OpenAI's shape, or a draft `MemCube`.
+        at
+            When it was said or seen, with a time zone; left out: now.
+        ref
+            The caller's own name for it: the same ref twice in a scope is kept once.
+        type
+            What it is: fact, preference, event, instruction, message, document, …
+
+        Raises
+        ------
+        InvalidRequest
+            For an empty or unusable text, a time without a zone, unknown fields, or a ref that names another text.
+        """
+        made = drafts(
+            [item],
+            scope=self.scope,
+            now=self.tercet.clock(),
+            at=at,
+            tags=labels(tags),
+            metadata=metadata,
+            ref=ref,
+            type=type,
+        )
+        return self._put(made)[0]
+
+    def remember_many(self, items: Iterable[Item], *, at: datetime | str | None = None) -> Cubes:
+        """Keep many at once: one transaction, one batch of embeddings; all of them or none.
+
+        `at` is when those were said that do not tell themselves. See `remember` for the items and the errors.
+        """
+        return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at))
+
+    def remember_document(
+        self, path: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None
+    ) -> Cubes:
+        """Read a file (text, Markdown, PDF, DOCX, a chat export) and keep its passages or messages, verbatim.
+
+        Raises
+        ------
+        InvalidRequest
+            If it cannot be read; it says why.
+        Unsupported
+            If reading it needs `pip install 'tercet[documents]'`.
+        """
+        now, kept = self.tercet.clock(), Cubes()
+        parts = file_drafts(Path(path), format=format, scope=self.scope, now=now)
+        total = sum(len(part) for part in parts)
+        for part in parts:
+            for start in range(0, len(part), 1000):
+                kept += self._put(part[start : start + 1000])
+                if progress is not None:
+                    progress(len(kept), total)
+        return kept
+
+    def recall(
+        self,
+        question: str,
+        *,
+        limit: int = 10,
+        where: Where | None = None,
+        kind: str | None = None,
+        since: datetime | str | None = None,
+        until: datetime | str | None = None,
+        min_score: float | None = None,
+        policy: str | Policy | None = None,
+    ) -> Hits:
+        """The cubes that answer a question best, each with a score in [0, 1] and the reasons for it.
+
+        Parameters
+        ----------
+        where
+            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters).
+        since, until
+            Observed at or after, and before.
+        policy
+            A name in the manual's table of policies, or a `Policy`.
+
+        Raises
+        ------
+        InvalidRequest
+            For an empty question, a limit outside 1 to 10,000, a time without a zone, an unknown policy or operator.
+        """
+        check_limit(limit)
+        if kind is not None and kind not in Kind.__members__.values():
+            raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
+        self._check("read")
+        tenant, embedder = self._tenant, self.tercet.embedder
+        conditions = {**(where or {}), **({"kind": Kind(kind).value} if kind is not None else {})}
+        chosen = find_policy(policy)
+        asked = ask(question, embedder, chosen)
+        with tenant.reading() as reader:
+            view = tenant.view(
+                reader,
+                self.scope,
+                space_of(embedder),
+                where=conditions,
+                since=None if since is None else instant(since, "since"),
+                until=None if until is None else instant(until, "until"),
+            )
+            hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
+        if tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
+            self.tercet.flush_uses(tenant)
+        return hits
+
+    def context(
+        self,
+        question: str,
+        *,
+        budget: int = 1200,
+        tokenizer: str | contexts.Counter = "bytes",
+        limit: int = 50,
+        where: Where | None = None,
+        policy: str | Policy | None = None,
+    ) -> str:
+        """The best hits as a passage for a prompt: in time order, with speakers and dates, at most `budget` tokens.
+
+        `tokenizer` names what counts them ("bytes": a bound that holds for any byte-level tokenizer; "minilm"), or is
+        a callable from text to a number. Raises InvalidRequest as `recall` does.
+        """
+        count = contexts.find_counter(tokenizer)
+        hits = self.recall(question, limit=limit, where=where, policy=policy)
+        return contexts.render(hits, budget=budget, count=count)
+
+    def get(self, id: str) -> MemCube:
+        """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
+        self._check("read")
+        with self._tenant.reading() as reader:
+            return reader.head(id, self.scope)[1]
+
+    def list(self, *, limit: int = 100, cursor: str | None = None, where: Where | None = None) -> Page:
+        """Cubes oldest first, a page at a time: `.total`, and `.cursor` for the next page (None at the end)."""
+        self._check("read")
+        with self._tenant.reading() as reader:
+            return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
+
+    def history(self, id: str) -> Cubes:
+        """Every version of a cube, oldest first. Raises MissingMemory."""
+        self._check("read")
+        with self._tenant.reading() as reader:
+            return reader.history(id, self.scope)
+
+    def changes(self, *, since: int = 0, limit: int = 1000) -> Sequence[Change]:
+        """What happened to the cubes of this scope after sequence number `since`, oldest first.
+
+        Erased cubes are named too, for whoever keeps a copy. Pass the last `.seq` to go on.
+        """
+        self._check("read")
+        with self._tenant.reading() as reader:
+            return reader.changes(self.scope, since=since, limit=limit)
+
+    def revise(
+        self,
+        id: str,
+        text: str,
+        *,
+        expect: int | None = None,
+        at: datetime | str | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+    ) -> MemCube:
+        """Write the next version of a cube; what is left out stays as it is.
+
+        Raises
+        ------
+        StaleWrite
+            If `expect` is given and is not the newest version.
+        MissingMemory
+            If this scope does not see the cube.
+        InvalidRequest, IllegalTransition
+            If the text cannot be used; if the cube is frozen.
+        """
+        self._check("revise")
+        old = self.get(id)
+        # A revision is an observation of its own: what its words say of time is resolved against now, not then.
+        [draft] = drafts(
+            [text],
+            scope=old.scope,
+            now=self.tercet.clock(),
+            at=at,
+            tags=old.tags if tags is None else labels(tags),
+            metadata=old.metadata if metadata is None else metadata,
+            type=old.descriptive.type,
+        )
+        origin = replace(old.descriptive.origin, span=None, episode=None)
+        described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
+        return self._revise(old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
+
+    def rollback(self, id: str, *, version: int) -> MemCube:
+        """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""
+        self._check("revise")
+        versions = self.history(id)
+        chosen = next((cube for cube in versions if cube.version == version), None)
+        if chosen is None:
+            raise InvalidRequest(
+                f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
+            )
+        return self._revise(versions[-1], chosen, versions[-1].version, "rollback")
+
+    def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
+        """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
+
+        It is whole, or it raises and changes nothing. In a small vault the bytes are scrubbed before it returns; in a
+        large one, or while another process reads, `scrubbed_at` is None and `work` finishes it.
+
+        Raises
+        ------
+        MissingMemory
+            If an id is not seen from this scope.
+        Held
+            If a hold stands on anything that would have to go.
+        InvalidRequest
+            If neither ids nor a condition are given.
+        """
+        self._check("forget")
+        if (id is None) == (where is None):
+            raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`).")
+        tenant = self._tenant
+        with tenant.writing(by=self.by.name) as writer:
+            if id is not None:
+                ids = [id] if isinstance(id, str) else id
+                numbers = [writer.reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
+            else:
+                numbers = writer.reader.numbers(self.scope, where)
+            receipt = erase(writer, numbers)
+        tenant.forget_cache()
+        waiting = tenant.scrub()
+        return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
+
+    @property
+    def _tenant(self) -> Tenant:
+        return self.tercet.vault.tenant(self.scope.tenant)
+
+    def _check(self, right: Right) -> None:
+        self.tercet.access.check(self.by, right, self.scope)
+
+    def _put(self, found: Sequence[MemCube]) -> Cubes:
+        self._check("write")
+        for draft in found:
+            if not self.scope.covers(draft.scope):
+                raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
+        embedder = self.tercet.embedder if found else None
+        entries = prepare(found, embedder)
+        with self._tenant.writing(by=self.by.name) as writer:
+            for link in {link for draft in found for link in draft.behavioural.derivations}:
+                writer.reader.head(link.id, self.scope)
+            return writer.put(entries, space_of(embedder))
+
+    def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
+        behavioural = replace(old.behavioural, parent=None)
+        draft = replace(new, governance=old.governance, behavioural=behavioural)
+        embedder = self.tercet.embedder
+        [entry] = prepare([draft], embedder)
+        with self._tenant.writing(by=self.by.name) as writer:
+            return writer.revise(old.id, entry, space_of(embedder), expect=expect, action=action)
+
+
+class Admin:
+    """What crosses tenants: only an administrator sees it."""
+
+    def __init__(self, tercet: Tercet, by: Caller) -> None:
+        tercet.access.check(by, "administer", Scope())
+        self.tercet, self.by = tercet, by
+
+    def tenants(self) -> list[str]:
+        """The names of all tenants."""
+        return self.tercet.vault.tenants()

@@ -1,0 +1,1 @@
+"""Work to be done later: taking jobs and running them."""

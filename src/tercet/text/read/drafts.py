@@ -1,0 +1,140 @@
+"""Whatever a caller hands over, as draft cubes of a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from tercet.cube import Kind, MemCube, Scalar, check_text
+from tercet.errors import InvalidRequest, Refused
+from tercet.scope import Scope
+from tercet.text.read.chat import draft, instant, messages
+from tercet.text.read.files import open_file
+from tercet.text.read.message import Conversation, Document, Message
+
+Item: TypeAlias = str | Message | Mapping[str, object] | MemCube
+MAX_LABEL = 1_000
+"""Characters of a tag, a key or a metadata value."""
+
+
+def drafts(
+    items: Iterable[Item],
+    *,
+    scope: Scope,
+    now: datetime,
+    at: datetime | str | None = None,
+    tags: tuple[str, ...] | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+    ref: str | None = None,
+    type: str | None = None,
+) -> list[MemCube]:
+    """Draft cubes of texts, messages and drafts; tags, metadata and ref given beside them go before their own.
+
+    Those that do not tell when they were said were said at `at`, or else `now`.
+
+    Raises
+    ------
+    InvalidRequest
+        If one cannot be kept; nothing is kept then.
+    """
+    if isinstance(items, str | bytes | Message | Mapping | MemCube):
+        raise InvalidRequest("Give a list of items; `remember` takes a single one.")
+    observed = now if at is None else instant(at)
+    made = []
+    for item in items:
+        if isinstance(item, MemCube):
+            made.append(_dated(_placed(item, scope), observed))
+        else:
+            kind = type or ("fact" if isinstance(item, str) else "message")
+            [message] = messages([item])
+            made.append(draft(message, observed=observed, scope=scope, type=kind))
+    given = {"tags": tags, "metadata": metadata}
+    return [_checked(_labelled(one, given, ref=ref)) for one in made]
+
+
+def file_drafts(path: Path, *, format: str | None = None, scope: Scope, now: datetime) -> list[list[MemCube]]:
+    """The drafts a file holds: the passages of a document, or the messages of each conversation.
+
+    A conversation's name becomes the session of its messages, unless the scope has one.
+    """
+    content = open_file(path, format=format)
+    if isinstance(content, Document):
+        # A passage's ref is where it stands in exactly this text: reading the file again adds nothing.
+        digest = hashlib.sha256(content.text.encode()).hexdigest()[:16]
+        return [[_checked(_dated(_placed(_named(cube, digest), scope), now)) for cube in content.cubes]]
+    return [
+        [_checked(draft(message, observed=now, scope=_place(scope, talk))) for message in talk.messages]
+        for talk in content
+    ]
+
+
+def _place(scope: Scope, talk: Conversation) -> Scope:
+    return scope if scope.session else scope.within(session=talk.session)
+
+
+def _named(cube: MemCube, digest: str) -> MemCube:
+    origin = cube.descriptive.origin
+    start = origin.span[0] if origin.span else 0
+    return replace(cube, descriptive=replace(cube.descriptive, origin=replace(origin, ref=f"{digest}@{start}")))
+
+
+def labels(tags: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Tags as a tuple. Raises InvalidRequest for a bare string, which would become a tag a letter."""
+    if isinstance(tags, str):
+        raise InvalidRequest(f"tags must be a list of strings: [{tags!r}], not {tags!r}.")
+    return None if tags is None else tuple(tags)
+
+
+def _placed(cube: MemCube, scope: Scope) -> MemCube:
+    """The cube in this scope; a draft that names a part of its own keeps it."""
+    own = cube.scope
+    if cube.behavioural.derivations and own.tenant != scope.tenant:
+        raise Refused("A memory made from another tenant's does not go into this one.")
+    parts = {name: getattr(own, name) or getattr(scope, name) for name in ("user", "agent", "session")}
+    return replace(cube, governance=replace(cube.governance, scope=Scope(scope.tenant, **parts)))
+
+
+def _dated(cube: MemCube, now: datetime) -> MemCube:
+    return cube if cube.observed else replace(cube, descriptive=replace(cube.descriptive, observed=now))
+
+
+def _labelled(cube: MemCube, given: Mapping[str, object], *, ref: str | None) -> MemCube:
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if ref is not None:
+        changed["origin"] = replace(cube.descriptive.origin, ref=ref)
+    return replace(cube, descriptive=replace(cube.descriptive, **changed)) if changed else cube
+
+
+def _checked(cube: MemCube) -> MemCube:
+    d = cube.descriptive
+    if cube.kind is Kind.TEXT:
+        check_text(cube.text)
+    if not all(isinstance(tag, str) for tag in d.tags):
+        raise InvalidRequest(f"tags must be a list of strings, not {d.tags!r}.")
+    if not isinstance(d.metadata, Mapping):
+        raise InvalidRequest(f"metadata must be a mapping, not {type(d.metadata).__name__}.")
+    labels: Sequence[object] = [*d.tags, *d.metadata, *([d.origin.ref] if d.origin.ref is not None else []), d.type]
+    for label in labels:
+        _check_label(label)
+    for key, value in d.metadata.items():
+        if value is not None and not isinstance(value, str | int | float | bool):
+            raise InvalidRequest(f"metadata[{key!r}] must be a string, number, boolean or None, not {value!r}.")
+        if isinstance(value, str):
+            _check_label(value, empty=True)
+        if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf")):
+            raise InvalidRequest(f"metadata[{key!r}] is not a finite number.")
+    return cube
+
+
+def _check_label(label: object, *, empty: bool = False) -> None:
+    if not isinstance(label, str) or not (label or empty) or len(label) > MAX_LABEL or "\0" in label:
+        raise InvalidRequest(
+            f"A tag, ref, type or metadata entry must be text of 1 to {MAX_LABEL:,} characters: {label!r:.80}."
+        )
+    try:
+        label.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{label!r:.80} is not valid Unicode.") from None

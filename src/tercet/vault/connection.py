@@ -1,0 +1,91 @@
+"""Opening SQLite files the way the vault needs them, and the one way to write: `atomic`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tercet.errors import VaultBusy, VaultDamaged, VaultError
+
+BUSY_MS = 30_000
+"""How long a writer waits for another process's transaction."""
+
+
+def connect(path: Path | None) -> apsw.Connection:
+    """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory."""
+    with translated(path):
+        connection = apsw.Connection(str(path) if path else ":memory:")
+        connection.set_busy_timeout(BUSY_MS)
+        # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to temp files.
+        for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
+            connection.pragma(name, value)
+        connection.pragma("trusted_schema", "OFF")
+        connection.pragma("cache_size", -8192)
+        if path is not None and connection.pragma("journal_mode") != "wal":
+            connection.pragma("journal_mode", "wal")
+        return connection
+
+
+@contextmanager
+def translated(path: Path | str | None = None) -> Iterator[None]:
+    """Turn SQLite's exceptions into ours, with what to do about them."""
+    where = f" ({path})" if path else ""
+    try:
+        yield
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise VaultBusy(
+            f"Another process has held the vault's write lock for over {BUSY_MS // 1000} s{where}; try again, or see "
+            "which process keeps a transaction open."
+        ) from error
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+        raise VaultDamaged(f"The vault's file is damaged{where}: {error}. Restore a backup; keep this file.") from error
+    except apsw.FullError as error:
+        raise VaultError(f"The disk is full{where}; nothing of this write was kept. Free some space.") from error
+    except (apsw.ReadOnlyError, apsw.PermissionsError) as error:
+        raise VaultError(f"The vault cannot be written here{where}: {error}.") from error
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        raise VaultError(f"The vault's file cannot be opened or read{where}: {error}.") from error
+
+
+@contextmanager
+def atomic(connection: apsw.Connection) -> Iterator[None]:
+    """One transaction that takes the write lock first; anything raised inside undoes all of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # COMMIT itself may have failed and rolled back already (a full disk, say).
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def snapshot(connection: apsw.Connection) -> Iterator[None]:
+    """One read transaction: everything inside sees the same moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def query(connection: apsw.Connection, statement: str, bindings: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    """All rows of a statement, as tuples."""
+    return connection.execute(statement, bindings).fetchall()
+
+
+def scalar(connection: apsw.Connection, statement: str, bindings: Sequence[Any] = ()) -> Any:  # noqa: ANN401
+    """The first value of the first row, or None."""
+    return connection.execute(statement, bindings).get
+
+
+def marks(values: Sequence[object]) -> str:
+    """As many placeholders as there are values: "?,?,?"."""
+    return ",".join("?" * len(values))

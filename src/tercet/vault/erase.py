@@ -1,0 +1,139 @@
+"""Erasure: what a cube drags with it, taking it out, and scrubbing the bytes it left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import apsw
+
+from tercet import lifecycle
+from tercet.cube import MemCube
+from tercet.errors import Held
+from tercet.lifecycle import State
+from tercet.vault import jobs
+from tercet.vault.codec import to_micros
+from tercet.vault.connection import marks, query, scalar
+from tercet.vault.ids import parse_id
+from tercet.vault.search import words
+from tercet.vault.writer import Writer
+
+SCRUB_AT_ONCE = 64 * 2**20
+"""Bytes of a file up to which the scrub runs within the call; a larger file leaves it to a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What an erasure did.
+
+    `erased` lists every id that is gone, `derived` those among them that were made from what was asked for,
+    `rows` how many rows went, by table. From `erased_at` on nothing serves the content. `scrubbed_at` says when the
+    last byte of it was overwritten; while it is None, `waiting_for` says for what. `unreachable` lists what the
+    vault knows of but cannot erase. `seq` and `head` name the journal's end at the erasure.
+    """
+
+    erased: tuple[str, ...]
+    derived: tuple[str, ...]
+    rows: dict[str, int]
+    erased_at: datetime
+    scrubbed_at: datetime | None
+    waiting_for: str | None
+    seq: int
+    head: str
+    unreachable: tuple[str, ...] = field(default=())
+
+
+def closure(connection: apsw.Connection, numbers: Iterable[int]) -> list[int]:
+    """The cubes that hold content of these: those quoting the same pieces, and all that was made from either."""
+    reached, border = set[int](), sorted(set(numbers))
+    while border:
+        reached |= set(border)
+        found = set[int]()
+        for start in range(0, len(border), 500):
+            part = border[start : start + 500]
+            found |= {n for (n,) in query(connection, _NEXT.format(marks(part), marks(part)), (*part, *part))}
+        border = sorted(found - reached)
+    return sorted(reached)
+
+
+_NEXT = """
+SELECT product FROM derivations WHERE source IN ({})
+UNION SELECT b.cube FROM versions a JOIN versions b ON b.piece = a.piece WHERE a.cube IN ({})
+"""
+
+
+def erase(writer: Writer, asked: Sequence[int]) -> Receipt:
+    """Remove cubes and everything made from them, whole or not at all; leaves a scrub intent in the same transaction.
+
+    Raises
+    ------
+    Held
+        If a hold stands on any cube that would have to go.
+    """
+    connection = writer.connection
+    numbers = closure(connection, asked)
+    found = dict(zip(numbers, writer.reader.cubes(numbers), strict=True))
+    for cube in found.values():
+        if cube.governance.hold is not None:
+            raise Held(f"Memory {cube.id} is on hold ({cube.governance.hold}); nothing was erased.")
+        lifecycle.step(cube.state, State.EXPIRED)
+    rows: dict[str, int] = {}
+    for n, cube in found.items():
+        _remove(connection, n, cube, rows)
+        writer.chain.append("forget", cube.id, cube.version, scope=writer.scope(cube.scope)[1])
+        connection.execute("INSERT INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
+    connection.execute("INSERT INTO scrubs (at) VALUES (?)", (to_micros(writer.at),))
+    jobs.enqueue(connection, "scrub", {}, at=writer.at)
+    chosen = set(asked)
+    return Receipt(
+        erased=tuple(cube.id for cube in found.values()),
+        derived=tuple(cube.id for n, cube in found.items() if n not in chosen),
+        rows=rows,
+        erased_at=writer.at,
+        scrubbed_at=None,
+        waiting_for="the scrub job",
+        seq=writer.chain.seq,
+        head=writer.chain.hash.hex(),
+    )
+
+
+def scrub(connection: apsw.Connection, path: Path) -> str | None:
+    """Overwrite what erasures left in free pages, page gaps and the write-ahead log.
+
+    Returns None once nothing is left, else what it waits for. Freed pages are zeroed already, but gaps within pages
+    and the log keep old bytes: only a rebuilt file and an emptied log are clean.
+    """
+    intent = scalar(connection, "SELECT max(n) FROM scrubs")
+    if intent is None:
+        return None
+    try:
+        connection.execute("VACUUM")
+        busy, _, _ = query(connection, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
+    except apsw.BusyError:
+        busy = 1
+    if busy:
+        return f"another process that is reading or writing {path.name}"
+    connection.execute("DELETE FROM scrubs WHERE n <= ?", (intent,))
+    return None
+
+
+def _remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, int]) -> None:
+    owner = scalar(connection, "SELECT s.owner FROM cubes c JOIN scopes s ON s.n = c.scope WHERE c.n = ?", (n,))
+    pieces = [p for (p,) in query(connection, "SELECT piece FROM versions WHERE cube = ? AND piece IS NOT NULL", (n,))]
+    terms = words.counts(cube.text)
+    words.remove(connection, owner, n, terms)
+    rows["postings"] = rows.get("postings", 0) + len(terms)
+    statements = [
+        ("attributes", "DELETE FROM attributes WHERE owner = ? AND cube = ?", (owner, n)),
+        ("vectors", "DELETE FROM vectors WHERE cube = ?", (n,)),
+        ("derivations", "DELETE FROM derivations WHERE product = ? OR source = ?", (n, n)),
+        ("uses", "DELETE FROM uses WHERE cube = ?", (n,)),
+        ("versions", "DELETE FROM versions WHERE cube = ?", (n,)),
+        ("cubes", "DELETE FROM cubes WHERE n = ?", (n,)),
+    ]
+    statements += [("episodes", "DELETE FROM episodes WHERE n = ?", (piece,)) for piece in pieces]
+    for table, statement, bindings in statements:
+        connection.execute(statement, bindings)
+        rows[table] = rows.get(table, 0) + connection.changes()

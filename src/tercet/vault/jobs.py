@@ -1,0 +1,85 @@
+"""Work to be done after a write, kept in the vault: taken under a lease, retried with a growing pause, never lost.
+
+This room knows names and bodies of jobs; what they mean is the kernel's table of handlers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import apsw
+
+from tercet.vault.codec import dump, to_micros
+from tercet.vault.connection import atomic, marks, query
+
+LEASE = timedelta(minutes=5)
+MAX_ATTEMPTS = 8
+MAX_PAUSE = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that this worker has leased."""
+
+    n: int
+    name: str
+    body: dict[str, Any]
+    attempts: int
+
+
+def enqueue(connection: apsw.Connection, name: str, body: dict[str, Any], *, at: datetime) -> None:
+    """Put a job down, inside the transaction that makes it necessary. The same job twice is one."""
+    connection.execute(
+        "INSERT INTO jobs (name, body, due) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (name, dump(body), to_micros(at)),
+    )
+
+
+def take(connection: apsw.Connection, names: Sequence[str], *, worker: str, at: datetime) -> Job | None:
+    """Lease the job that has been due longest, among those this worker has handlers for."""
+    now = to_micros(at)
+    with atomic(connection):
+        ready = f"dead = 0 AND due <= ? AND coalesce(lease, 0) <= ? AND name IN ({marks(names)})"
+        statement = f"SELECT n, name, body, attempts FROM jobs WHERE {ready} ORDER BY due, n LIMIT 1"  # noqa: S608
+        rows = query(connection, statement, (now, now, *names))
+        if not rows:
+            return None
+        n, name, body, attempts = rows[0]
+        connection.execute(
+            "UPDATE jobs SET lease = ?, worker = ?, attempts = attempts + 1 WHERE n = ?",
+            (to_micros(at + LEASE), worker, n),
+        )
+        return Job(n, name, json.loads(body), attempts + 1)
+
+
+def finish(connection: apsw.Connection, job: Job) -> None:
+    """The job is done; call it inside the transaction that holds its effect, where there is one."""
+    connection.execute("DELETE FROM jobs WHERE n = ?", (job.n,))
+
+
+def postpone(connection: apsw.Connection, job: Job, *, until: datetime) -> None:
+    """The job cannot run yet (weights that are not here, a reader that is); it costs no attempt."""
+    connection.execute(
+        "UPDATE jobs SET due = ?, lease = NULL, worker = NULL, attempts = attempts - 1 WHERE n = ?",
+        (to_micros(until), job.n),
+    )
+
+
+def fail(connection: apsw.Connection, job: Job, error: str, *, at: datetime) -> bool:
+    """Record a failure; after `MAX_ATTEMPTS` the job is dead but kept. Returns whether it will be tried again."""
+    dead = job.attempts >= MAX_ATTEMPTS
+    pause = min(timedelta(seconds=2**job.attempts), MAX_PAUSE)
+    connection.execute(
+        "UPDATE jobs SET due = ?, lease = NULL, worker = NULL, error = ?, dead = ? WHERE n = ?",
+        (to_micros(at + pause), error[:500], int(dead), job.n),
+    )
+    return not dead
+
+
+def counts(connection: apsw.Connection) -> dict[str, int]:
+    """Waiting jobs by name; dead ones under "dead"."""
+    return dict(query(connection, "SELECT iif(dead, 'dead', name), count(*) FROM jobs GROUP BY 1 ORDER BY 1"))

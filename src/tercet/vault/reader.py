@@ -1,0 +1,170 @@
+"""Everything that is read from a tenant's file, within one transaction. A scope is asked for by every call."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from tercet.cube import MemCube
+from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
+from tercet.scope import Scope
+from tercet.vault import journal
+from tercet.vault.codec import commit, decode
+from tercet.vault.connection import marks, query, scalar
+from tercet.vault.filters import Where, compile_where
+from tercet.vault.ids import format_id, parse_id
+from tercet.vault.journal import Change
+
+MAX_LIMIT = 10_000
+
+_HEAD = "FROM cubes c JOIN scopes s ON s.n = c.scope JOIN owners o ON o.n = s.owner"
+_CUBE = f"""
+SELECT c.n, c.id, v.version, c.state, o.user, s.agent, s.session, v.header, v.salt, v.commitment,
+       coalesce(v.text, e.text)
+{_HEAD} JOIN versions v ON v.cube = c.n LEFT JOIN episodes e ON e.n = v.piece
+WHERE v.branch = 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which cubes a call may see and asks for, as a condition over `cubes c`, `scopes s` and `owners o`."""
+
+    condition: str
+    bindings: tuple[Any, ...]
+
+
+def select(scope: Scope, where: Where | None = None) -> Selection:
+    """The cubes of a scope that meet `where`."""
+    condition, bindings = compile_where(where)
+    parts = [("o.user", scope.user), ("s.agent", scope.agent), ("s.session", scope.session)]
+    given = [(column, value) for column, value in parts if value is not None]
+    condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition])
+    return Selection(condition, (*(value for _, value in given), *bindings))
+
+
+class Page(list[MemCube]):
+    """Some cubes of a longer list: how many there are in all, and where to go on (None at the end)."""
+
+    def __init__(self, cubes: Sequence[MemCube], *, total: int, cursor: str | None) -> None:
+        super().__init__(cubes)
+        self.total, self.cursor = total, cursor
+
+    @property
+    def truncated(self) -> bool:
+        """Whether there is more than this page."""
+        return self.cursor is not None
+
+
+class Reader:
+    """What one snapshot of the file holds."""
+
+    def __init__(self, connection: apsw.Connection, tenant: str) -> None:
+        self.connection, self.tenant = connection, tenant
+
+    def head(self, id: str, scope: Scope) -> tuple[int, MemCube]:
+        """The number and newest version of a cube.
+
+        Raises
+        ------
+        MissingMemory
+            If the scope does not see it; a foreign id and one that never was are not told apart.
+        """
+        chosen = select(scope)
+        statement = f"SELECT c.n {_HEAD} WHERE c.id = ? AND {chosen.condition}"
+        n = scalar(self.connection, statement, (parse_id(id) or b"", *chosen.bindings))
+        if n is None:
+            raise MissingMemory(id)
+        return n, self.cubes([n])[0]
+
+    def cubes(self, numbers: Sequence[int]) -> list[MemCube]:
+        """The newest versions of cubes given by number, in that order; a number that is gone is left out."""
+        found: dict[int, MemCube] = {}
+        for start in range(0, len(numbers), 500):
+            part = numbers[start : start + 500]
+            statement = f"{_CUBE} AND v.version = c.version AND c.n IN ({marks(part)})"
+            for row in query(self.connection, statement, part):
+                found[row[0]] = self._cube(row)
+        return [found[n] for n in numbers if n in found]
+
+    def history(self, id: str, scope: Scope) -> list[MemCube]:
+        """Every version, oldest first. Raises MissingMemory."""
+        n, _ = self.head(id, scope)
+        return [self._cube(row) for row in query(self.connection, f"{_CUBE} AND c.n = ? ORDER BY v.version", (n,))]
+
+    def page(self, scope: Scope, *, limit: int, cursor: str | None, where: Where | None) -> Page:
+        """Cubes oldest first, from where `cursor` points.
+
+        Raises
+        ------
+        InvalidRequest
+            If the limit is out of range or the cursor is not one of ours.
+        """
+        check_limit(limit)
+        after = _read_cursor(cursor)
+        chosen = select(scope, where)
+        base = f"{_HEAD} WHERE {chosen.condition}"
+        total = scalar(self.connection, f"SELECT count(*) {base}", chosen.bindings)
+        rows = query(
+            self.connection,
+            f"SELECT c.n {base} AND c.n > ? ORDER BY c.n LIMIT ?",
+            (*chosen.bindings, after, limit + 1),
+        )
+        numbers = [n for (n,) in rows[:limit]]
+        following = _write_cursor(numbers[-1]) if len(rows) > limit else None
+        return Page(self.cubes(numbers), total=total, cursor=following)
+
+    def changes(self, scope: Scope, *, since: int, limit: int) -> list[Change]:
+        """What happened to the cubes of a scope after a sequence number, oldest first."""
+        check_limit(limit)
+        chosen = select(scope)
+        return journal.changes(self.connection, chosen.condition, chosen.bindings, since=since, limit=limit)
+
+    def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
+        """The numbers of all cubes of a scope that meet `where`."""
+        chosen = select(scope, where)
+        return [
+            n
+            for (n,) in query(
+                self.connection, f"SELECT c.n {_HEAD} WHERE {chosen.condition} ORDER BY c.n", chosen.bindings
+            )
+        ]
+
+    def _cube(self, row: tuple[Any, ...]) -> MemCube:
+        _, raw, version, state, user, agent, session, header, salt, commitment, text = row
+        id = format_id(raw)
+        if commit(salt, header, text or "") != commitment:
+            raise VaultDamaged(f"Memory {id} version {version} is not what was written; `tercet doctor` tells more.")
+        fields = json.loads(header) | {"commitment": commitment.hex()}
+        scope = Scope(self.tenant, user or None, agent or None, session or None)
+        return decode(fields, id=id, scope=scope, version=version, state=state, text=text)
+
+
+def check_limit(limit: int) -> int:
+    """Return `limit` if it is a number from 1 to 10,000."""
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+        raise InvalidRequest(
+            f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; use a cursor for more."
+        )
+    return limit
+
+
+def _write_cursor(n: int) -> str:
+    return base64.urlsafe_b64encode(f"n{n}".encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        if text[:1] != "n" or not text[1:].isdecimal():
+            raise ValueError(text)
+        return int(text[1:])
+    except ValueError:
+        raise InvalidRequest(f"{cursor!r} is not a cursor that `list` gave; leave it out to start anew.") from None

@@ -1,0 +1,118 @@
+"""The tables of a tenant's file, as ordered steps. Each step commits with the record that it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import apsw
+
+from tercet.errors import VaultTooNew
+from tercet.vault.connection import atomic, scalar
+
+STEPS: Mapping[int, str] = {
+    1: """
+    -- Names are kept once; '' stands for "none". AUTOINCREMENT: a number is never given twice, so a cache that still
+    -- holds an erased one can never meet a stranger under it.
+    CREATE TABLE owners (n INTEGER PRIMARY KEY AUTOINCREMENT, user TEXT NOT NULL UNIQUE);
+    CREATE TABLE scopes (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        owner INTEGER NOT NULL REFERENCES owners, agent TEXT NOT NULL, session TEXT NOT NULL,
+        UNIQUE (owner, agent, session)
+    );
+    -- What was observed, verbatim. An episode is one call of remember; a piece is one message or passage of it.
+    CREATE TABLE episodes (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL, start INTEGER NOT NULL, text TEXT NOT NULL
+    );
+    CREATE INDEX episodes_by_id ON episodes (id);
+    -- The head of each cube: what lists, filters and indexes need without opening a version.
+    CREATE TABLE cubes (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL UNIQUE,
+        scope INTEGER NOT NULL REFERENCES scopes,
+        kind TEXT NOT NULL, type TEXT NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
+        ref TEXT, speaker TEXT, role TEXT, run BLOB,
+        observed INTEGER NOT NULL, happened_from INTEGER, happened_to INTEGER,
+        words INTEGER NOT NULL
+    );
+    CREATE INDEX cubes_by_scope ON cubes (scope, n);
+    CREATE UNIQUE INDEX cubes_by_ref ON cubes (scope, ref) WHERE ref IS NOT NULL;
+    -- A change is a row here, never an update. Text is NULL where the piece of the episode says it word for word.
+    CREATE TABLE versions (
+        seq INTEGER PRIMARY KEY,
+        cube INTEGER NOT NULL REFERENCES cubes, version INTEGER NOT NULL, branch INTEGER NOT NULL DEFAULT 0,
+        piece INTEGER, text TEXT, header TEXT NOT NULL, salt BLOB NOT NULL, commitment BLOB NOT NULL,
+        UNIQUE (cube, branch, version)
+    );
+    CREATE INDEX versions_by_piece ON versions (piece) WHERE piece IS NOT NULL;
+    CREATE TABLE derivations (
+        product INTEGER NOT NULL, product_version INTEGER NOT NULL,
+        source INTEGER NOT NULL, source_version INTEGER NOT NULL,
+        PRIMARY KEY (product, product_version, source, source_version)
+    ) WITHOUT ROWID;
+    CREATE INDEX derivations_by_source ON derivations (source);
+    -- The words: owner first, so that a look-up costs what the owner holds, whatever others hold. Terms stand in the
+    -- clear in the key; a dictionary table would keep an erased word alive.
+    CREATE TABLE postings (
+        owner INTEGER NOT NULL, term TEXT NOT NULL, cube INTEGER NOT NULL, count INTEGER NOT NULL,
+        PRIMARY KEY (owner, term, cube)
+    ) WITHOUT ROWID;
+    CREATE TABLE attributes (
+        owner INTEGER NOT NULL, key TEXT NOT NULL, value, cube INTEGER NOT NULL,
+        PRIMARY KEY (owner, key, value, cube)
+    ) WITHOUT ROWID;
+    CREATE TABLE spaces (n INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, dim INTEGER NOT NULL);
+    -- All windows of a text in one row, fp16; `states` are the coded token states of late interaction.
+    CREATE TABLE vectors (
+        n INTEGER PRIMARY KEY, cube INTEGER NOT NULL REFERENCES cubes, space INTEGER NOT NULL REFERENCES spaces,
+        vectors BLOB NOT NULL, states BLOB,
+        UNIQUE (cube, space)
+    );
+    -- What happened, in order, each line chained to the one before by its hash. Ids and commitments, never content.
+    CREATE TABLE journal (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL, action TEXT NOT NULL, cube BLOB, version INTEGER, scope INTEGER, by TEXT NOT NULL,
+        detail TEXT, hash BLOB NOT NULL
+    );
+    CREATE TABLE jobs (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL, body TEXT NOT NULL, due INTEGER NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0, lease INTEGER, worker TEXT, error TEXT, dead INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE UNIQUE INDEX jobs_once ON jobs (name, body) WHERE dead = 0;
+    -- Ids that must never come back; it outlives restores and imports.
+    CREATE TABLE erased (id BLOB PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE scrubs (n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL);
+    CREATE TABLE uses (cube INTEGER PRIMARY KEY, count INTEGER NOT NULL, last INTEGER NOT NULL);
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+}
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring a file to the newest schema; takes no lock when it is there already.
+
+    Raises
+    ------
+    VaultTooNew
+        If a newer Tercet has written the file.
+    """
+    newest = max(STEPS)
+    if _version(connection) == newest:
+        return
+    with atomic(connection):
+        version = _version(connection)  # another process may have been quicker
+        if version > newest:
+            raise VaultTooNew(
+                f"This vault has schema {version} and this Tercet knows up to {newest}: upgrade tercet to open it."
+            )
+        connection.execute("CREATE TABLE IF NOT EXISTS migrations (step INTEGER PRIMARY KEY)")
+        for step in range(version + 1, newest + 1):
+            connection.execute(STEPS[step])
+            connection.execute("INSERT INTO migrations VALUES (?)", (step,))
+
+
+def _version(connection: apsw.Connection) -> int:
+    if not connection.table_exists("main", "migrations"):
+        return 0
+    return int(scalar(connection, "SELECT coalesce(max(step), 0) FROM migrations"))

@@ -1,0 +1,246 @@
+"""The embedded vault: a folder with one SQLite file a tenant, so that isolation, statistics and destruction are local.
+
+Several threads and processes may use one folder: each read sees one moment, writes queue for the lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import apsw
+import numpy as np
+
+from tercet.errors import InvalidRequest, VaultError
+from tercet.lifecycle import READABLE
+from tercet.scope import Scope
+from tercet.vault.connection import atomic, connect, query, scalar, snapshot, translated
+from tercet.vault.erase import SCRUB_AT_ONCE, scrub
+from tercet.vault.filters import Where
+from tercet.vault.ids import Clock, Entropy, IdSource
+from tercet.vault.reader import Reader
+from tercet.vault.schema import migrate
+from tercet.vault.search.columns import Columns
+from tercet.vault.search.view import ScopeView
+from tercet.vault.writer import Space, Writer
+
+CACHE_BYTES = 1 << 30
+"""How much of the columns in memory is kept between recalls."""
+
+
+class SqliteVault:
+    """A folder of tenants.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there.
+    ids, clock, entropy
+        Where ids, times and salts come from; give seeded ones to repeat a run exactly.
+    """
+
+    def __init__(self, folder: Path, *, ids: IdSource, clock: Clock, entropy: Entropy = os.urandom) -> None:
+        self.folder, self.ids, self.clock, self.entropy = folder, ids, clock, entropy
+        try:
+            (folder / "tenants").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VaultError(f"The vault's folder {folder} cannot be made: {error.strerror}.") from error
+        self._tenants: dict[str, Tenant] = {}
+        self._lock = threading.Lock()
+
+    def tenant(self, name: str) -> Tenant:
+        """The file of one tenant; it is made by the first write."""
+        with self._lock:
+            if name not in self._tenants:
+                self._tenants[name] = Tenant(self, name)
+            return self._tenants[name]
+
+    def tenants(self) -> list[str]:
+        """The names of all tenants that have a file."""
+        names = []
+        for path in sorted((self.folder / "tenants").glob("*.db")):
+            connection = connect(path)
+            try:
+                migrate(connection)
+                names.append(str(scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")))
+            finally:
+                connection.close()
+        return names
+
+    def open_tenants(self) -> list[str]:
+        """The tenants this process has asked for."""
+        with self._lock:
+            return list(self._tenants)
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            for tenant in self._tenants.values():
+                tenant.close()
+            self._tenants.clear()
+
+
+class Tenant:
+    """One tenant's file: read with `reading`, changed with `writing`."""
+
+    def __init__(self, vault: SqliteVault, name: str) -> None:
+        self.vault, self.name = vault, name
+        self.path = vault.folder / "tenants" / f"{file_name(name)}.db"
+        self._write_lock = threading.RLock()
+        self._cache_lock = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
+        self._uses: dict[str, tuple[int, datetime]] = {}
+        self._closed = False
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        """One snapshot of the file."""
+        with self._connection() as connection, translated(self.path), snapshot(connection):
+            yield Reader(connection, self.name)
+
+    @contextmanager
+    def writing(self, *, by: str) -> Iterator[Writer]:
+        """One transaction; whatever is raised inside undoes it whole. On return it is on the disk."""
+        with self._write_lock, self._connection(create=True) as connection, translated(self.path), atomic(connection):
+            vault = self.vault
+            writer = Writer(
+                connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
+            )  # fmt: skip
+            yield writer
+            writer.flush()
+
+    @contextmanager
+    def maintaining(self) -> Iterator[apsw.Connection]:
+        """A connection outside any transaction, for jobs, scrubs and checks."""
+        with self._write_lock, self._connection(create=True) as connection, translated(self.path):
+            yield connection
+
+    def view(
+        self,
+        reader: Reader,
+        scope: Scope,
+        space: Space | None,
+        *,
+        where: Where | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> ScopeView:
+        """The rows of a scope that recall may look at, as of the reader's snapshot."""
+        connection = reader.connection
+        statement, bound = ("SELECT n FROM owners", ()) if scope.user is None else (
+            "SELECT n FROM owners WHERE user = ?", (scope.user,)
+        )  # fmt: skip
+        owners = [n for (n,) in query(connection, statement, bound)]
+        space_n = _space_number(connection, space)
+        with self._cache_lock:
+            columns = self._cached(None if scope.user is None else tuple(owners), space_n, space.dim if space else 1)
+            table = columns.at(connection)
+        keep = np.isin(table.state, [i for i, name in enumerate(table.state_names) if name in READABLE])
+        if scope.agent is not None or scope.session is not None or where:
+            numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
+            keep &= np.isin(table.n, numbers, assume_unique=True)
+        if since is not None:
+            keep &= table.observed >= since.timestamp()
+        if until is not None:
+            keep &= table.observed < until.timestamp()
+        return ScopeView(connection, owners, table, np.flatnonzero(keep))
+
+    def scrub(self, *, at_once: bool = False) -> str | None:
+        """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done."""
+        if not at_once and self.path.exists() and self.path.stat().st_size > SCRUB_AT_ONCE:
+            return "the scrub job (the file is large)"
+        with self.maintaining() as connection:
+            self._drop_idle()
+            return scrub(connection, self.path)
+
+    def use(self, ids: Sequence[str], at: datetime) -> int:
+        """Count uses in memory; returns of how many cubes uses are gathered."""
+        with self._cache_lock:
+            for id in ids:
+                count, _ = self._uses.get(id, (0, at))
+                self._uses[id] = (count + 1, at)
+            return len(self._uses)
+
+    def take_uses(self) -> dict[str, tuple[int, datetime]]:
+        """The uses gathered, which are then gathered no more."""
+        with self._cache_lock:
+            taken, self._uses = self._uses, {}
+            return taken
+
+    def forget_cache(self) -> None:
+        """Drop the columns in memory, with whatever erased content they still hold."""
+        with self._cache_lock:
+            self._columns.clear()
+
+    def close(self) -> None:
+        """Close every idle connection; later calls raise."""
+        self._closed = True
+        self._drop_idle()
+        self.forget_cache()
+
+    def _cached(self, owners: Sequence[int] | None, space: int, dim: int) -> Columns:
+        key = (owners, space)
+        if key not in self._columns:
+            self._columns[key] = Columns(owners, space, dim)
+        self._columns.move_to_end(key)
+        while len(self._columns) > 1 and sum(held.size for held in self._columns.values()) > CACHE_BYTES:
+            self._columns.popitem(last=False)
+        return self._columns[key]
+
+    @contextmanager
+    def _connection(self, *, create: bool = False) -> Iterator[apsw.Connection]:
+        if self._closed:
+            raise InvalidRequest("This Tercet is closed; open the vault again.")
+        with ExitStack() as stack:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._open(create=create)
+            if connection.filename or not create:
+                stack.callback(self._give_back, connection)
+            yield connection
+
+    def _open(self, *, create: bool) -> apsw.Connection:
+        # Reading a tenant that was never written to must not make a file: it sees an empty vault in memory.
+        exists = create or self.path.exists()
+        connection = connect(self.path if exists else None)
+        with translated(self.path):
+            migrate(connection)
+            if exists and scalar(connection, "SELECT 1 FROM meta WHERE key = 'tenant'") is None:
+                connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
+        return connection
+
+    def _give_back(self, connection: apsw.Connection) -> None:
+        if connection.filename and not self._closed and len(self._idle) < (os.cpu_count() or 1) + 2:
+            self._idle.append(connection)
+        else:
+            connection.close()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+def file_name(tenant: str) -> str:
+    """A file's name for a tenant's: safe on every file system, and never the same for two tenants."""
+    # Capitals are escaped too: some file systems take A.db and a.db for one file.
+    safe = "".join(c if c.islower() or c.isdigit() or c in "-_" else quote(c, safe="") for c in tenant if c.isascii())
+    if safe == tenant and len(safe) <= 100:
+        return safe
+    return f"{safe.replace('%', '~')[:60]}~{hashlib.sha256(tenant.encode()).hexdigest()[:24]}"
+
+
+def _space_number(connection: apsw.Connection, space: Space | None) -> int:
+    if space is None:
+        return 0
+    n = scalar(connection, "SELECT n FROM spaces WHERE name = ? AND dim = ?", (space.name, space.dim))
+    return int(n or 0)

@@ -1,0 +1,34 @@
+"""Numbers about a tenant's file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import apsw
+
+from tercet.vault import jobs
+from tercet.vault.connection import query, scalar
+from tercet.vault.journal import head
+
+
+def collect(connection: apsw.Connection) -> dict[str, Any]:
+    """How much there is of everything, in one snapshot. Bytes are those of the file, without its log."""
+    pages, page = scalar(connection, "PRAGMA page_count"), scalar(connection, "PRAGMA page_size")
+    seq, chain = head(connection)
+    return {
+        "cubes": scalar(connection, "SELECT count(*) FROM cubes"),
+        "by_kind": dict(query(connection, "SELECT kind, count(*) FROM cubes GROUP BY 1")),
+        "by_state": dict(query(connection, "SELECT state, count(*) FROM cubes GROUP BY 1")),
+        "users": scalar(connection, "SELECT count(*) FROM owners WHERE user != ''"),
+        "versions": scalar(connection, "SELECT count(*) FROM versions"),
+        "postings": scalar(connection, "SELECT count(*) FROM postings"),
+        "vectors": dict(
+            query(connection, "SELECT p.name, count(v.n) FROM spaces p LEFT JOIN vectors v ON v.space = p.n GROUP BY 1")
+        ),
+        "jobs": jobs.counts(connection),
+        "erased": scalar(connection, "SELECT count(*) FROM erased"),
+        "scrubs_waiting": scalar(connection, "SELECT count(*) FROM scrubs"),
+        "seq": seq,
+        "journal_head": chain.hex(),
+        "bytes": pages * page,
+    }
