@@ -18,6 +18,7 @@ from tercet.text.read.date_words import (
     WEEKDAYS,
     Phrase,
     Tense,
+    compiled,
     count,
     rule,
 )
@@ -36,11 +37,11 @@ _NO_DATE = (  # what is counted there, so that the number before it is no year o
     r"|points|times|lines|pages|items|units|years|months|weeks|days|hours|minutes|seconds|percent|calories|copies"
     r"|seats|more|of|out)\b"
 )
-_CLOCK = re.compile(
+_CLOCK = (
     r"\s{1,3}at\s{1,3}(?:(?P<noon>noon)|(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?\s?(?P<half>[ap])(?:m|\.m\.?)"
     r"|(?P<hour24>[0-9]{1,2}):(?P<minute24>[0-5][0-9]))(?![\w:])"
 )
-_PART = re.compile(r"\s{1,3}(?P<part>morning|afternoon|evening|night)\b")
+_PART = r"\s{1,3}(?P<part>morning|afternoon|evening|night)\b"
 
 
 def midnight(day: date) -> datetime:
@@ -421,10 +422,10 @@ def narrow(interval: Interval, phrase: Phrase) -> tuple[Interval, int]:
     day, end = interval[0], phrase.end
     if interval[1] - day != timedelta(days=1) or day.time() != time():
         return interval, end
-    if part := _PART.match(phrase.low, end):
+    if part := compiled(_PART).match(phrase.low, end):
         first, last = PARTS[part["part"]]
         interval, end = (day + timedelta(hours=first), day + timedelta(hours=last)), part.end()
-    if not (clock := _CLOCK.match(phrase.low, end)):
+    if not (clock := compiled(_CLOCK).match(phrase.low, end)):
         return interval, end
     if clock["hour24"]:
         at, length = day.replace(hour=int(clock["hour24"]), minute=int(clock["minute24"])), timedelta(minutes=1)

@@ -122,8 +122,13 @@ def _spaced(pattern: str) -> str:
 
 
 @cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Compile when first used, and not when imported; a blank in `pattern` stands for one to three of any kind."""
+    return re.compile(_spaced(pattern))
+
+
 def rule(name: str) -> re.Pattern[str]:
-    return re.compile(_spaced(RULES[name]))
+    return compiled(RULES[name])
 
 
 def _openings() -> str:
@@ -184,14 +189,9 @@ _OTHER_YEAR = rf"{_OTHER} (?:year|spring|summer|fall|autumn|winter)\b|\byears? {
 _OTHER_WEEK = rf"{_OTHER} (?:week|month)\b|\b(?:week|month)s? {_AWAY}\b"
 
 
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(_spaced(pattern))
-
-
 def _said(segment: str, *, nearest_last: bool) -> Tense:
     found = Tense.NONE
-    for match in _compiled(rf"(?<!\w)(?:{_VERBS})|(?<=\w)(?P<after>'ll|'m|'re|'ve got)\b").finditer(segment):
+    for match in compiled(rf"(?<!\w)(?:{_VERBS})|(?<=\w)(?P<after>'ll|'m|'re|'ve got)\b").finditer(segment):
         kind = match.lastgroup or ""
         if kind in ("infinitive", "adjective"):
             continue
@@ -242,11 +242,11 @@ class Phrase:
     def inferable(self, *, within: str) -> bool:
         """Whether the year (or the week) that the phrase leaves out may be taken from the observation time."""
         around = f"{self.before}\n{self.after}"
-        if _compiled(_HABIT).search(around) or _compiled(_OTHER_YEAR).search(around):
+        if compiled(_HABIT).search(around) or compiled(_OTHER_YEAR).search(around):
             return False
-        if within == "week" and _compiled(_OTHER_WEEK).search(around):
+        if within == "week" and compiled(_OTHER_WEEK).search(around):
             return False
-        return not _compiled(_RECURRING).search(around) or self.tense() is Tense.PAST
+        return not compiled(_RECURRING).search(around) or self.tense() is Tense.PAST
 
     def says_month(self) -> bool:
         """Whether may, march and august are months here, by their capital or by ending the sentence."""

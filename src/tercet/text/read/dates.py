@@ -18,10 +18,10 @@ from datetime import UTC, datetime, timedelta
 
 from tercet.errors import InvalidRequest
 from tercet.text.read.date_rules import RULES, Interval, midnight, narrow
-from tercet.text.read.date_words import Phrase, fold, phrases, rule
+from tercet.text.read.date_words import Phrase, compiled, fold, phrases, rule
 
 _BOUNDS = ("by", "until", "till", "before", "after", "to", "through")  # the event is beside the time, not in it
-_BECAUSE = re.compile(r"\s(?:is|was|were|will|has|had)\b|'s\b")  # "since last week was so busy"
+_BECAUSE = r" (?:is|was|were|will|has|had)\b|'s\b"  # "since last week was so busy"
 _CLOSED_BY = {"from": ("to", "until", "till", "through"), "between": ("and", "to")}
 _RELATIVE = ("part", "day", "counted", "relative")
 # Rules that need one of these prepositions, which is then part of the phrase.
@@ -86,7 +86,7 @@ class _Reading:
 
 def _read(match: re.Match[str], text: str, low: str, observed: datetime) -> _Reading | None:
     name, prep = match.lastgroup or "", match["prep"] or ""
-    if prep == "since" and _BECAUSE.match(low, match.end()):
+    if prep == "since" and compiled(_BECAUSE).match(low, match.end()):
         prep = ""
     phrase = Phrase(text, low, *match.span(name), prep, match["det"] or "", observed)
     needs = _NEEDS.get(name)
