@@ -1,10 +1,11 @@
 """all-MiniLM-L6-v2 as an ONNX graph, made from the published safetensors file: with int8 weights, or in float32.
 
 Int8: a weight has one scale per output channel; an activation is uint8 within a fixed range, so that a text's vector
-cannot depend on its batch. A few channels are many times larger than the rest and would waste that range, so each
-channel is first divided by a scale of its own, which the next weight takes back (Xiao et al. 2022, "SmoothQuant",
-arXiv:2211.10438). Ranges and scales are measured by `calibrate.py`. Biases, norms, attention and GELU stay float32, and
-the integer sums are exact.
+cannot depend on its batch. A few channels are many times larger than the rest and would waste that range. Before
+attention and in it, each channel is therefore divided by a scale of its own, which the next weight takes back (Xiao et
+al. 2022, "SmoothQuant", arXiv:2211.10438); after GELU, the four largest are multiplied apart, in float32 (Dettmers et
+al. 2022, "LLM.int8()", arXiv:2208.07339). Ranges, scales and channels are measured by `calibrate.py`. Biases, norms,
+attention and GELU stay float32, and the integer sums are exact.
 
 Word embeddings stay outside the graph: their rows are read from the mapped file, so that 47 MB need not be resident.
 """
@@ -45,18 +46,17 @@ def read_tensors(file: Path) -> Tensors:
 
 
 def build(tensors: Tensors, ranges: Tensors | None) -> bytes:
-    """The model from embedded tokens `x` (batch, tokens, 384) to `states`, the same shape, and `mean` (batch, 384).
+    """The model from embedded tokens `x` (batch, tokens, 384) to their last hidden states, `states`, the same shape.
 
-    `ranges` holds, for layer i and each of SITES, `i.site.scale` (channels,) and `i.site.range` (2,), low and high.
-    Without it the graph is float32 and also puts out every site, as `i.site`: the reference, and what calibration sees.
+    `ranges` holds, for layer i and each of SITES, `i.site.range` (2,), low and high, and either `i.site.scale`
+    (channels,) or `i.site.few`, the numbers of the channels to be kept apart. Without `ranges` the graph is float32 and
+    also puts out every site, as `i.site`: the reference, and what calibration sees.
     """
     bert = _Bert(tensors, ranges)
     x = bert.graph.input("x", "float32", ["batch", "tokens", HIDDEN])
     x = bert.norm("embeddings.LayerNorm", x, "0.states")
     for layer in range(LAYERS):
         x = bert.layer(layer, x)
-    mean = bert.graph.add("ReduceMean", [x], "mean", axes=[1], keepdims=0)
-    bert.graph.output(mean, "float32", ["batch", HIDDEN])
     bert.graph.output(x, "float32", ["batch", "tokens", HIDDEN])
     return bert.graph.model()
 
@@ -98,7 +98,7 @@ class _Bert:
         self.graph.constant(f"{site}.step", np.array(step))
         self.graph.constant(f"{site}.zero", np.array(np.rint(-low / step), np.uint8))
         x = site
-        if not divided:
+        if not divided and f"{site}.scale" in self.ranges:
             inverse = np.float32(1) / self.ranges[f"{site}.scale"]
             x = self.graph.add("Mul", [site, self.graph.constant(f"{site}.inverse", inverse)], f"{site}.even")
         return self.graph.add("QuantizeLinear", [x, f"{site}.step", f"{site}.zero"], f"{site}.rounded")
@@ -112,7 +112,16 @@ class _Bert:
             return self.graph.add("Add", [product, self.graph.constant(f"{name}.bias", bias)], name)
         if ahead:
             weight, bias = weight / self.ranges[f"{ahead}.scale"], bias / self.ranges[f"{ahead}.scale"]
-        weight = weight * self.ranges[f"{site}.scale"][:, None]
+        few = self.ranges.get(f"{site}.few")
+        if few is None:
+            return self.product(name, x, site, weight * self.ranges[f"{site}.scale"][:, None], bias)
+        picked = self.graph.add("Gather", [site, self.graph.constant(f"{site}.few", few)], f"{site}.picked", axis=2)
+        exact = self.graph.add("MatMul", [picked, self.graph.constant(f"{name}.few", weight[few])], f"{name}.exact")
+        weight = weight.copy()
+        weight[few] = 0
+        return self.graph.add("Add", [self.product(f"{name}.rest", x, site, weight, bias), exact], name)
+
+    def product(self, name: str, x: str, site: str, weight: Array, bias: Array) -> str:
         scale = np.abs(weight).max(axis=0) / 127
         constants = {"weight": np.rint(weight / scale).astype(np.int8), "scale": scale, "bias": bias}
         weight_name, scale_name, bias_name = (

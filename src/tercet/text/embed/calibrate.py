@@ -15,7 +15,8 @@ from tercet.text.embed import bert, weights
 from tercet.text.embed.minilm import MiniLM
 
 TEXTS = Path(__file__).with_name("calibration.txt")
-REACH = 0.25  # a channel that reaches further than this part of its site's largest value is scaled down to it
+REACH = 0.2  # a channel that reaches further than this part of its site's largest value is scaled down to it
+APART = 4  # channels after GELU that are kept in float32
 MARGIN = 1.1  # room beyond what the calibration texts reach
 
 
@@ -30,14 +31,22 @@ def measure(model: MiniLM, texts: list[str]) -> bert.Tensors:
     for site, parts in found.items():
         values = np.concatenate(parts)
         largest = np.abs(values).max(axis=0)
-        # Attention's result is divided for free (in the weight before it), so there all channels are made alike.
-        scale = (
-            largest / np.median(largest) if site.endswith("mixed") else np.maximum(1, largest / (REACH * largest.max()))
-        )
-        even = values / scale
-        ranges[f"{site}.scale"] = scale.astype(np.float32)
+        if site.endswith("wide"):
+            few = np.sort(np.argsort(-largest)[:APART])
+            ranges[f"{site}.few"] = few
+            even = np.delete(values, few, axis=1)
+        else:
+            scale = _scale(largest, free=site.endswith("mixed"))
+            ranges[f"{site}.scale"] = scale
+            even = values / scale
         ranges[f"{site}.range"] = np.array([even.min() * MARGIN, even.max() * MARGIN], np.float32)
     return ranges
+
+
+def _scale(largest: bert.Array, *, free: bool) -> bert.Array:
+    """What each channel is divided by, given how far it reaches; `free` if dividing costs nothing at run time."""
+    even = (largest / np.median(largest)) ** 0.75 if free else np.maximum(1, largest / (REACH * largest.max()))
+    return even.astype(np.float32)
 
 
 def main() -> None:

@@ -93,18 +93,17 @@ class MiniLM:
         spans = [windows.spans(len(each)) for each in ids]
         vectors = [np.empty((len(each), self.dim), np.float32) for each in spans]
         hidden = [np.empty((len(each), self.dim), np.float32) for each in ids] if states else []
-        outputs = ("mean", "states") if states else ("mean",)
 
         def run(batch: list[tuple[int, int]]) -> None:
             rows = np.stack([ids[text][slice(*spans[text][window])] for text, window in batch])
-            found = self.forward(rows, outputs)
-            units = found["mean"] / np.linalg.norm(found["mean"], axis=1, keepdims=True)
-            for row, (text, window) in enumerate(batch):
-                vectors[text][window] = units[row]
+            found = self.forward(rows, ["states"])["states"]
+            for each, (text, window) in zip(found, batch, strict=True):
+                mean = each.mean(axis=0)  # row by row: summed over a batch, the last bits would depend on its size
+                vectors[text][window] = mean / np.linalg.norm(mean)
                 if states:
                     first, last = windows.owned(spans[text], window)
                     shift = 1 - spans[text][window][0]  # [CLS] comes first
-                    hidden[text][first:last] = found["states"][row, first + shift : last + shift]
+                    hidden[text][first:last] = each[first + shift : last + shift]
 
         _side_by_side(run, _batches(spans), self.threads or os.cpu_count() or 1)
         if not states:
