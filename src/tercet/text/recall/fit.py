@@ -1,7 +1,8 @@
 """Fit a policy's weights on questions whose evidence is known. Deterministic, numpy only.
 
-The weights maximise the mean log-probability of the evidence under a softmax over all rows of its question (listwise, ridge-penalised, by Newton's
-method); slope and bias then turn the sum into the probability that a row is evidence (logistic regression in one variable).
+The weights maximise the mean log-probability of the evidence under a softmax over all rows of its question (listwise,
+ridge-penalised, by Newton's method). A logistic regression on the sum then gives the slope and the bias that make of it
+the probability that a row is evidence.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy.typing as npt
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.query import Question
-from tercet.text.recall.rank import candidates
-from tercet.text.recall.signals import SIGNALS, Scene
+from tercet.text.recall.scene import look
+from tercet.text.recall.signals import SIGNALS
 from tercet.text.recall.view import Floats, Ints, View
 
 Reals = npt.NDArray[np.float64]
@@ -41,7 +42,7 @@ def label(
     tokens: Bits | None = None,
 ) -> Labelled:
     """What `fit` needs of a question: the signals that `policy` names. Evidence that is no candidate is left out."""
-    scene = Scene(question, view, candidates(question, view, vector), vector, tokens)
+    scene = look(question, view, vector, tokens)
     found = np.stack([SIGNALS[name](scene) for name in policy.weights], axis=1)
     return Labelled(found, np.flatnonzero(np.isin(scene.rows, gold)))
 
@@ -49,7 +50,8 @@ def label(
 def fit(examples: Sequence[Labelled], policy: Policy, *, ridge: float = 0.01, digits: int = 1) -> Policy:
     """`policy` with weights and bias fitted on `examples`, rounded to `digits` decimals.
 
-    `ridge` penalises the square of the weights of the standardised signals. Examples without evidence are passed over; ValueError if none is left.
+    `ridge` penalises the squares of the weights that the signals have when scaled to unit deviation. Examples without
+    evidence are passed over; ValueError if none is left.
     """
     known = [example for example in examples if len(example.gold)]
     if not known:
@@ -83,9 +85,7 @@ def _listwise(examples: Sequence[tuple[Reals, Ints]], ridge: float) -> Reals:
     return weights
 
 
-def _objective(
-    examples: Sequence[tuple[Reals, Ints]], weights: Reals, penalty: float
-) -> tuple[float, Reals, Reals]:
+def _objective(examples: Sequence[tuple[Reals, Ints]], weights: Reals, penalty: float) -> tuple[float, Reals, Reals]:
     """Value, gradient and negative Hessian of the penalised log-likelihood."""
     value = -penalty * float(weights @ weights) / 2
     slope, curve = -penalty * weights, penalty * np.eye(len(weights))
@@ -105,9 +105,7 @@ def _objective(
 def _calibrate(sums: Sequence[Reals], gold: Sequence[Ints]) -> tuple[float, float]:
     """Slope and bias of the logistic regression of being evidence on the sum."""
     inputs = np.concatenate(sums)
-    label = np.concatenate([np.isin(np.arange(len(s)), g) for s, g in zip(sums, gold, strict=True)]).astype(
-        np.float64
-    )
+    label = np.concatenate([np.isin(np.arange(len(s)), g) for s, g in zip(sums, gold, strict=True)]).astype(np.float64)
     design = np.stack([inputs, np.ones_like(inputs)], axis=1)
     found = np.array([1.0, np.log(label.mean() / max(1 - label.mean(), 1e-9)) - inputs.mean()])
     for _ in range(50):

@@ -1,10 +1,12 @@
 """Late interaction over token states of 128 bits: how well is each word of the question met somewhere in a text?
 
-    s(q, d) = mean over tokens i of q of max over tokens j of d of sim(q_i, d_j),    sim(a, b) = 1 - 2 * hamming(a, b) / 128
+    s(q, d) = mean over tokens i of q of max over tokens j of d of sim(q_i, d_j)
+    sim(a, b) = max(0, 1 - 2 * hamming(a, b) / 128)
 
-(Khattab and Zaharia 2020, ColBERT, without training.) A token's last hidden state is centred and projected on the 128 first principal axes of the
-encoder's states; the signs are its code. Sixteen bytes a token; stop words and punctuation are not kept, so a turn of a conversation costs about 230.
-The axes are fitted by `benchmarks/fit_projection.py` on English dictionary glosses, never on data that we measure on.
+(Khattab and Zaharia 2020, ColBERT, here without training.) A token's last hidden state is centred and projected on the
+first 128 principal axes of the encoder's states; the signs are its code. Sixteen bytes a token; stop words and
+punctuation are not kept, so a turn of a conversation costs about 220 bytes. `benchmarks/fit_projection.py` fitted the
+axes, on glosses of an English dictionary.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.intp]
+Ints = npt.NDArray[np.int64]
 Bits = npt.NDArray[np.uint64]
 
 BITS = 128
@@ -29,34 +31,31 @@ BYTES = BITS // 8
 class Codes:
     """The coded tokens of several texts, one after another.
 
-    `bits` is uint64 (tokens, 2); text i owns `bits[offsets[i]:offsets[i + 1]]`, so `offsets` is (texts + 1,) and begins with 0.
+    `bits` is uint64 (tokens, 2); text i owns `bits[offsets[i]:offsets[i + 1]]`, so `offsets` is (texts + 1,) and
+    begins with 0.
     """
 
     bits: Bits
     offsets: Ints
 
     @classmethod
-    def join(cls, blobs: list[bytes]) -> Codes:
-        """Read what `Coder.encode` wrote, one blob (possibly empty) a text."""
-        bits = np.frombuffer(b"".join(blobs), "<u8").reshape(-1, LIMBS).astype(np.uint64, copy=False)
-        return cls(bits, np.cumsum([0, *(len(blob) // BYTES for blob in blobs)]))
-
-    def take(self, texts: Ints) -> Codes:
-        """Those texts alone, in the order asked for."""
-        if len(texts) == len(self.offsets) - 1 and np.array_equal(texts, np.arange(len(texts))):
-            return self
-        counts = np.diff(self.offsets)[texts]
+    def read(cls, blob: bytes, starts: Ints, ends: Ints) -> Codes:
+        """What `Coder.encode` wrote for each text, found in `blob` from byte to byte (equal for a text without)."""
+        bits = np.frombuffer(blob, "<u8").reshape(-1, LIMBS)
+        counts = (ends - starts) // BYTES
         offsets = np.concatenate([[0], np.cumsum(counts)])
-        where = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[:-1][texts], counts)
-        return Codes(self.bits[where], offsets)
+        if len(starts) and (starts[1:] == ends[:-1]).all():
+            return cls(bits[starts[0] // BYTES : ends[-1] // BYTES], offsets)
+        return cls(bits[np.arange(offsets[-1]) + np.repeat(starts // BYTES - offsets[:-1], counts)], offsets)
 
 
 @dataclass(frozen=True)
 class Coder:
     """Codes token states of one embedding model.
 
-    `mean` is float32 (dim,), `axes` float32 (dim, 128). `dropped` holds the ids of tokens that are not kept of a text (punctuation, stop
-    words), `asked` those that are not asked for besides (words such as "mention" or "kind", which belong to the asking).
+    `mean` is float32 (dim,), `axes` float32 (dim, 128). `dropped` holds the ids of tokens that are not kept of a text
+    (punctuation, stop words), `asked` those that are not asked for besides (words such as "mention" or "kind", which
+    belong to the asking).
     """
 
     mean: Floats
@@ -94,10 +93,7 @@ class Coder:
     def _code(self, states: Floats) -> Bits:
         signs = (states - self.mean) @ self.axes > 0
         return (
-            np.packbits(signs, axis=1, bitorder="little")
-            .view("<u8")
-            .reshape(-1, LIMBS)
-            .astype(np.uint64, copy=False)
+            np.packbits(signs, axis=1, bitorder="little").view("<u8").reshape(-1, LIMBS).astype(np.uint64, copy=False)
         )
 
     @staticmethod
@@ -106,7 +102,7 @@ class Coder:
 
 
 def similarity(question: Bits, codes: Codes) -> Floats:
-    """float32 (question tokens, texts): each question token's best similarity with a token of each text, in [0, 1]; 0 for a text without."""
+    """float32 (question tokens, texts): each question token's best with each text, in [0, 1]; 0 for a text without."""
     found = np.zeros((len(question), len(codes.offsets) - 1), np.float32)
     full = np.flatnonzero(np.diff(codes.offsets))
     if len(full) and len(question):

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """The literal table of recall policies: which signals count, and how much."""
 
 from __future__ import annotations
@@ -12,8 +11,9 @@ from types import MappingProxyType
 class Policy:
     """score = 1 / (1 + exp(-(bias + sum of weight * signal))).
 
-    `weights` maps names of `signals.SIGNALS` to real numbers. `needs` says what it cannot do without: "tokens" (coded token states), "vectors" or "words"
-    (nothing that is not always there); where that is missing, the policy named `fallback` takes its place.
+    `weights` maps names of `signals.SIGNALS` to real numbers. `needs` is what it cannot do without: "tokens" (coded
+    token states), "vectors", or "words", which are always there; where that is missing, the policy named `fallback`
+    ranks.
     """
 
     name: str
@@ -23,9 +23,7 @@ class Policy:
     fallback: str | None = None
 
 
-def _policy(
-    name: str, bias: float, needs: str = "words", fallback: str | None = None, **weights: float
-) -> Policy:
+def _policy(name: str, bias: float, needs: str = "words", fallback: str | None = None, **weights: float) -> Policy:
     return Policy(name, MappingProxyType(weights), bias, needs, fallback)
 
 
@@ -80,9 +78,3 @@ POLICIES: Mapping[str, Policy] = MappingProxyType(
         )
     }
 )
-=======
-"""stub"""
-
-
-class Policy: ...
->>>>>>> main

@@ -10,7 +10,20 @@ from datetime import UTC, datetime, timedelta
 from tercet.text.recall.view import ASKS, TIMED
 from tercet.vault.search import analyse
 
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 _MONTH = "|".join(_MONTHS)
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>\d{4})"
@@ -48,7 +61,7 @@ class Date:
     year: int | None
 
     def spans(self, first_year: int, last_year: int) -> list[tuple[float, float]]:
-        """From-to in seconds since 1970 UTC, once for each year it may mean: its own, or all from the first to the last."""
+        """From-to in seconds since 1970 UTC, once for each year that it may mean: its own, or any."""
         found = []
         for year in [self.year] if self.year else range(first_year, last_year + 1):
             try:
@@ -71,8 +84,8 @@ class Date:
 class Question:
     """`bare` is the question without the speakers' names: embed this, for a person's own words seldom name them.
 
-    `terms` are what it looks up by words, `named` the codes of the speakers it is about (empty if nobody, or everybody, is), `when` whether it asks for a
-    time, and `date` the first date in it.
+    `terms` are what it looks up by words, `named` the codes of the speakers it is about (empty if it names nobody, or
+    everybody), `when` whether it asks for a time, and `date` a date in it.
     """
 
     text: str
@@ -95,12 +108,11 @@ def parse(text: str, speakers: Sequence[str] = ()) -> Question:
             word
             for word in spoken
             if any(
-                word == name
-                or (len(word) >= _SHORTEST_NICKNAME and word in capitals and name.startswith(word))
+                word == name or (len(word) >= _SHORTEST_NICKNAME and word in capitals and name.startswith(word))
                 for name in own
             )
         }
-        role = own & _USER and _FIRST & set(asked) or own & _ASSISTANT and _SECOND & set(asked)
+        role = (own & _USER and _FIRST & set(asked)) or (own & _ASSISTANT and _SECOND & set(asked))
         if met or role:
             named.add(code)
             names |= met
@@ -125,9 +137,7 @@ def find_date(lowered: str) -> Date | None:
         if match := pattern.search(lowered):
             part = match.groupdict()
             month = part.get("month") or part.get("clear")
-            number = (
-                _MONTHS.index(month) + 1 if month else int(part["number"]) if part.get("number") else None
-            )
+            number = _MONTHS.index(month) + 1 if month else int(part["number"]) if part.get("number") else None
             day, year = (int(part[name]) if part.get(name) else None for name in ("day", "year"))
             if (number or 1) <= 12 and 1 <= (day or 1) <= 31 and (year is None or 1 <= year < 9999):
                 return Date(day, number, year)
@@ -135,5 +145,8 @@ def find_date(lowered: str) -> Date | None:
 
 
 def marks(text: str) -> int:
-    """What to keep of a remembered text besides its terms: ASKS if it ends in a question (an image's caption apart), TIMED if it tells a time."""
+    """What to keep of a remembered text besides its terms.
+
+    ASKS if it ends in a question, a caption in brackets apart; TIMED if it tells a time.
+    """
     return ASKS * bool(_ASKS.search(text)) | TIMED * bool(_TIMED.search(text.casefold()))

@@ -1,33 +1,34 @@
-"""What recall sees of a scope: columns of the rows that the caller may see, and four look-ups. No I/O is promised, none is asked for."""
+"""What recall sees of a scope: columns of the rows that the caller may see, and the words and vectors behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from tercet.text.recall.late import Codes
-
-Floats = npt.NDArray[np.float32]
-Times = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.intp]
+Floats = NDArray[np.float32]
+Times = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 ASKS, TIMED = 1, 2  # bits of `View.marks`, set by `query.marks` when a text is remembered
 
 
 class View(Protocol):
-    """The rows of one scope, n of them, ordered by session and within a session by time. Only rows that the caller may see are there, and
-    every statistic is taken over them alone, so that nothing else in the vault can change a score.
+    """The n rows of one scope that the caller may see, ordered by session and within a session by time.
 
-    A row's neighbours are the rows next to it in this order, as long as the session is the same.
+    Every statistic is taken over these rows alone, so that nothing else in the vault can change a score. A row's
+    neighbours are the rows next to it in this order, as long as the session is the same.
     """
+
+    def __len__(self) -> int:
+        """n."""
 
     @property
     def session(self) -> Ints:
-        """(n,) a code for each session, equal codes side by side; -1 for a row that belongs to none and has no neighbours."""
+        """(n,) a code for each session, equal codes side by side; -1 for a row that has no neighbours."""
 
     @property
     def speaker(self) -> Ints:
@@ -42,16 +43,16 @@ class View(Protocol):
         """(n,) the number of `analyse.terms` of each row."""
 
     @property
-    def marks(self) -> npt.NDArray[np.uint8]:
+    def marks(self) -> NDArray[Any]:
         """(n,) `query.marks` of each row."""
 
     @property
     def observed(self) -> Times:
-        """(n,) when it was said, in seconds since 1970 UTC."""
+        """(n,) when it was said, in seconds since 1970."""
 
     @property
     def happened_from(self) -> Times:
-        """(n,) when what the text tells of began, in seconds since 1970 UTC, or NaN."""
+        """(n,) when what the text tells of began, in seconds since 1970, or NaN."""
 
     @property
     def happened_to(self) -> Times:
@@ -60,52 +61,50 @@ class View(Protocol):
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """The rows that hold `term`, ascending, and how often each does."""
 
-    def cosines(self, vector: Floats, rows: Ints) -> Floats | None:
-        """(len(rows),) the cosine of each row with the unit `vector`, the best of its vectors where it has several, 0 where it has none;
-        None if no row of the scope has a vector."""
+    def similarities(self, vector: Floats) -> Floats | None:
+        """(n,) each row's cosine with the unit `vector`, the best of its vectors; NaN without; None if all are."""
 
-    def nearest(self, vector: Floats, count: int) -> Ints:
-        """The `count` rows of greatest cosine, in any order. Asked only of scopes too large to be scored row by row."""
-
-    def states(self, rows: Ints) -> Codes | None:
-        """The coded token states of `rows` (see `late`), empty for a row without; None if no row of the scope has any."""
+    def states(self) -> tuple[bytes, Ints, Ints]:
+        """Coded token states (see `late`): some bytes, and where in them those of each row begin and end."""
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayView:
     """A `View` over arrays in memory: the reference, and enough for a scope that fits.
 
-    `vectors` is float32 (m, dim) of unit norm and `owners` (m,) says which row each belongs to, ascending; both may be left out, as may `codes`.
+    `vectors` is float32 (m, dim) of unit norm and `owners` (m,) says which row each belongs to; `codes` has the coded
+    token states of each row. Both may be left out.
     """
 
     session: Ints
     speaker: Ints
     speakers: Sequence[str]
     words: Ints
-    marks: npt.NDArray[np.uint8]
+    marks: NDArray[Any]
     observed: Times
     happened_from: Times
     happened_to: Times
     index: Mapping[str, tuple[Ints, Ints]] = field(repr=False)
     vectors: Floats | None = field(default=None, repr=False)
     owners: Ints | None = field(default=None, repr=False)
-    codes: Codes | None = field(default=None, repr=False)
+    codes: Sequence[bytes] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.session)
 
     def postings(self, term: str) -> tuple[Ints, Ints]:
-        return self.index.get(term) or (np.zeros(0, np.intp), np.zeros(0, np.intp))
+        """See `View.postings`."""
+        return self.index.get(term) or (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
-    def cosines(self, vector: Floats, rows: Ints) -> Floats | None:
-        if self.vectors is None or self.owners is None:
+    def similarities(self, vector: Floats) -> Floats | None:
+        """See `View.similarities`."""
+        if self.vectors is None or self.owners is None or not len(self.vectors):
             return None
-        best = np.full(len(self.session), -np.inf, np.float32)
-        np.maximum.at(best, self.owners, self.vectors @ vector)
-        best[np.isneginf(best)] = 0
-        chosen: Floats = best[rows]
-        return chosen
+        best = np.full(len(self), np.nan, np.float32)
+        np.fmax.at(best, self.owners, self.vectors @ vector)
+        return best
 
-    def nearest(self, vector: Floats, count: int) -> Ints:
-        cosines = self.cosines(vector, np.arange(len(self.session)))
-        return np.zeros(0, np.intp) if cosines is None else np.argsort(-cosines, kind="stable")[:count]
-
-    def states(self, rows: Ints) -> Codes | None:
-        return None if self.codes is None else self.codes.take(rows)
+    def states(self) -> tuple[bytes, Ints, Ints]:
+        """See `View.states`."""
+        ends = np.cumsum([len(blob) for blob in self.codes or [b""] * len(self)], dtype=np.int64)
+        return b"".join(self.codes), np.concatenate([[0], ends[:-1]]), ends
