@@ -68,9 +68,10 @@ class Coder:
         """The one shipped for all-MiniLM-L6-v2, or another. About 3 ms: keep it."""
         with np.load(file or Path(__file__).with_name("minilm_axes.npz"), allow_pickle=False) as found:
             return cls(
-                *(found[name].astype(np.float32) for name in ("mean", "axes")),
-                found["dropped"],
-                found["asked"],
+                mean=found["mean"].astype(np.float32),
+                axes=found["axes"].astype(np.float32),
+                dropped=found["dropped"],
+                asked=found["asked"],
             )
 
     @cached_property

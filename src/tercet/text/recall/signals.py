@@ -35,7 +35,7 @@ def tokens(scene: Scene) -> Floats:
 def words(scene: Scene) -> Floats:
     """The mean of `match` and the best `match` of the passage."""
     own = match(scene)
-    return (own + scene.passage(own)) / 2
+    return np.float32(0.5) * (own + scene.passage(own))
 
 
 def nearby(scene: Scene) -> Floats:
@@ -53,7 +53,7 @@ def meaning(scene: Scene) -> Floats:
     if scene.cosines is None:
         return _nothing(scene)
     line = scene.spread(scene.cosines, 1)
-    return scene.gather(line[1:-1] / 2 + (line[:-2] + line[2:]) / 4)
+    return scene.gather(np.float32(0.5) * line[1:-1] + np.float32(0.25) * (line[:-2] + line[2:]))
 
 
 def cosine(scene: Scene) -> Floats:
@@ -64,7 +64,8 @@ def cosine(scene: Scene) -> Floats:
 def length(scene: Scene) -> Floats:
     """The logarithm of the number of words, over LONG, at most 1: who says more tells more."""
     found = np.log(np.maximum(scene.column(scene.view.words), 1)) / LONG
-    return np.minimum(found, 1).astype(np.float32)
+    short: Floats = np.minimum(found, 1).astype(np.float32)
+    return short
 
 
 def asks(scene: Scene) -> Floats:
@@ -98,7 +99,8 @@ def date(scene: Scene) -> Floats:
 
 
 def _bounded(score: Floats) -> Floats:
-    return -np.expm1(-score / np.float32(ENOUGH))
+    bounded: Floats = -np.expm1(-score / np.float32(ENOUGH))
+    return bounded
 
 
 def _nothing(scene: Scene) -> Floats:
