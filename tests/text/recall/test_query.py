@@ -31,7 +31,7 @@ def test_whom_it_names(text: str, speakers: list[str], named: set[int], bare: st
 
 
 def test_names_are_not_looked_up_but_other_names_are() -> None:
-    assert parse("What did Ada buy for Tom?", ["Ada", "Ben"]).terms == ("buy", "tom")
+    assert parse("What did Ada buy for Tom?", ["Ada", "Ben"]).terms == ("bui", "tom")
     assert parse("Ada?", ["Ada", "Ben"]).terms == ("ada",)
 
 
@@ -80,7 +80,12 @@ def test_marks(text: str, expected: int) -> None:
 
 @pytest.mark.parametrize(
     ("text", "when"),
-    [("When did she move?", True), ("In which month was it?", True), ("How long has he run?", True), ("Who was there when it rained?", False)],
+    [
+        ("When did she move?", True),
+        ("In which month was it?", True),
+        ("How long has he run?", True),
+        ("Who was there when it rained?", False),
+    ],
 )
 def test_asking_for_a_time(text: str, when: bool) -> None:  # noqa: FBT001
     assert parse(text).when is when
