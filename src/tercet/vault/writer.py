@@ -111,8 +111,8 @@ class Writer:
         new = self._version((n, scope), new, piece=None, action=action)
         d = new.descriptive
         self.connection.execute(
-            "UPDATE cubes SET version = ?, words = ?, marks = ?, observed = ?, happened_from = ?, happened_to = ?, type = ? "
-            "WHERE n = ?",
+            "UPDATE cubes SET version = ?, words = ?, marks = ?, observed = ?, happened_from = ?, happened_to = ?, "
+            "type = ? WHERE n = ?",
             (new.version, sum(entry.terms.values()), entry.marks, *_times(new, self.at), d.type, n),
         )
         self._index(entry, owner, new, self.space(space), n)
