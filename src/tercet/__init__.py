@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tercet.aio import AsyncTercet
     from tercet.cube import MemCube, Text, derive
     from tercet.errors import (
         EmbeddingFailed,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "tercet.aio": ("AsyncTercet",),
     "tercet.kernel": ("ScopedMemory", "Tercet"),
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
@@ -66,6 +68,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AsyncTercet",
     "Caller",
     "EmbeddingFailed",
     "Held",

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeAlias
 
-from tercet.cube import MemCube, Scalar
+from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest, Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll, Right
 from tercet.schedule.worker import Handler, run_due
@@ -326,9 +326,11 @@ class ScopedMemory:
             For an empty question, a limit outside 1 to 10,000, a time without a zone, an unknown policy or operator.
         """
         check_limit(limit)
+        if kind is not None and kind not in Kind.__members__.values():
+            raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
         self._check("read")
         tenant, embedder = self._tenant, self.tercet.embedder
-        conditions = {**(where or {}), **({"kind": str(kind)} if kind is not None else {})}
+        conditions = {**(where or {}), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen = find_policy(policy)
         asked = ask(question, embedder, chosen)
         with tenant.reading() as reader:
@@ -479,13 +481,13 @@ class ScopedMemory:
     def _put(self, found: Sequence[MemCube]) -> Cubes:
         self._check("write")
         for draft in found:
-            if draft.version and not draft.id:
-                raise InvalidRequest("A draft has version 0.")
             if not self.scope.covers(draft.scope):
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
         embedder = self.tercet.embedder if found else None
         entries = prepare(found, embedder)
         with self._tenant.writing(by=self.by.name) as writer:
+            for link in {link for draft in found for link in draft.behavioural.derivations}:
+                writer.reader.head(link.id, self.scope)
             return writer.put(entries, space_of(embedder))
 
     def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:

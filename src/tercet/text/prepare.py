@@ -32,7 +32,7 @@ def prepare(drafts: Sequence[MemCube], embedder: Embedder | None) -> list[Entry]
         except EmbeddingFailed as error:
             log.warning("%d memories are kept without vectors for now, an embed job is queued: %s", len(wanted), error)
     return [
-        Entry(draft, words.counts(draft.text), *made.get(i, (None, None))) for i, draft in enumerate(drafts)
+        Entry(draft, words.counts(draft.text), 0, *made.get(i, (None, None))) for i, draft in enumerate(drafts)
     ]  # fmt: skip
 
 

@@ -87,6 +87,13 @@ def _matching(key: str, test: str, bound: list[Any]) -> tuple[str, list[Any]]:
 
 
 def _scalar(key: str, value: object) -> Scalar:
+    if key == "observed" and isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidRequest(
+                f"observed is compared with a time like 2024-05-01T09:30:00Z, not {value!r}."
+            ) from None
     if isinstance(value, datetime):
         if value.tzinfo is None:
             raise InvalidRequest(f"The time for {key!r} has no zone; add one, e.g. .replace(tzinfo=timezone.utc).")

@@ -71,16 +71,14 @@ def changes(
     connection: apsw.Connection, condition: str, bindings: Sequence[object], *, since: int, limit: int
 ) -> list[Change]:
     """Lines after `since`, oldest first, about cubes of the scopes that meet a condition over `scopes s`, `owners o`."""
-    rows = query(
-        connection,
-        "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by "
+    statement = (
+        "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by "  # noqa: S608  # our own words; values are bound
         "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "
-        f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?",
-        (since, *bindings, limit),
+        f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?"
     )
     return [
         Change(seq, from_micros(at), action, format_id(cube), version, by)
-        for seq, at, action, cube, version, by in rows
+        for seq, at, action, cube, version, by in query(connection, statement, (since, *bindings, limit))
     ]
 
 

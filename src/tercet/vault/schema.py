@@ -33,7 +33,7 @@ STEPS: Mapping[int, str] = {
         kind TEXT NOT NULL, type TEXT NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
         ref TEXT, speaker TEXT, role TEXT, run BLOB,
         observed INTEGER NOT NULL, happened_from INTEGER, happened_to INTEGER,
-        words INTEGER NOT NULL
+        words INTEGER NOT NULL, marks INTEGER NOT NULL
     );
     CREATE INDEX cubes_by_scope ON cubes (scope, n);
     CREATE UNIQUE INDEX cubes_by_ref ON cubes (scope, ref) WHERE ref IS NOT NULL;

@@ -1,14 +1,20 @@
-"""all-MiniLM-L6-v2 as an ONNX graph with int8 weights, made from the published safetensors file.
+"""all-MiniLM-L6-v2 as an ONNX graph, made from the published safetensors file: with int8 weights, or in float32.
 
-Weights are int8 with one scale per output channel; activations are uint8 with one scale per text (so texts of a batch do not
-share one), biases, norms, attention and GELU stay float32. Word embeddings stay outside the graph: their rows are read from the
-memory-mapped file, so that 47 MB need not be resident.
+Int8: a weight has one scale per output channel; an activation is uint8 within a fixed range, so that a text's vector
+cannot depend on its batch. A few channels are many times larger than the rest and would waste that range. Before
+attention and in it, each channel is therefore divided by a scale of its own, which the next weight takes back (Xiao et
+al. 2022, "SmoothQuant", arXiv:2211.10438); after GELU, the four largest are multiplied apart, in float32 (Dettmers et
+al. 2022, "LLM.int8()", arXiv:2208.07339). Ranges, scales and channels are measured by `calibrate.py`. Biases, norms,
+attention and GELU stay float32, and the integer sums are exact.
+
+Word embeddings stay outside the graph: their rows are read from the mapped file, so that 47 MB need not be resident.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,13 @@ import numpy.typing as npt
 
 from tercet.text.embed.onnxfile import Graph
 
-Tensors = dict[str, npt.NDArray[Any]]
+Array = npt.NDArray[Any]
+Tensors = dict[str, Array]
 
 HIDDEN, HEADS, LAYERS = 384, 12, 6
 EPSILON = 1e-12
+RANGES = Path(__file__).with_name("minilm_ranges.safetensors")
+SITES = ("states", "mixed", "middle", "wide")  # what is rounded in each layer: the inputs of its matrix products
 
 
 def read_tensors(file: Path) -> Tensors:
@@ -36,47 +45,87 @@ def read_tensors(file: Path) -> Tensors:
     }
 
 
-def build(tensors: Tensors) -> bytes:
-    """The model from embedded tokens `x` (batch, tokens, 384) to `states`, the same shape, and `mean` (batch, 384)."""
-    graph = Graph("all-MiniLM-L6-v2")
-    x = graph.input("x", "float32", ["batch", "tokens", HIDDEN])
-    x = _norm(graph, tensors, "embeddings.LayerNorm", x)
-    for i in range(LAYERS):
-        x = _layer(graph, tensors, f"encoder.layer.{i}", x)
-    states = graph.add("Identity", [x], "states")
-    mean = graph.add("ReduceMean", [x], "mean", axes=[1], keepdims=0)
-    graph.output(states, "float32", ["batch", "tokens", HIDDEN])
-    graph.output(mean, "float32", ["batch", HIDDEN])
-    return graph.model()
+def build(tensors: Tensors, ranges: Tensors | None) -> bytes:
+    """The model from embedded tokens `x` (batch, tokens, 384) to their last hidden states, `states`, the same shape.
+
+    `ranges` holds, for layer i and each of SITES, `i.site.range` (2,), low and high, and either `i.site.scale`
+    (channels,) or `i.site.few`, the numbers of the channels to be kept apart. Without `ranges` the graph is float32 and
+    also puts out every site, as `i.site`: the reference, and what calibration sees.
+    """
+    bert = _Bert(tensors, ranges)
+    x = bert.graph.input("x", "float32", ["batch", "tokens", HIDDEN])
+    x = bert.norm("embeddings.LayerNorm", x, "0.states")
+    for layer in range(LAYERS):
+        x = bert.layer(layer, x)
+    bert.graph.output(x, "float32", ["batch", "tokens", HIDDEN])
+    return bert.graph.model()
 
 
-def _layer(graph: Graph, tensors: Tensors, name: str, x: str) -> str:
-    attention = f"{name}.attention"
-    parts = [_linear(graph, tensors, f"{attention}.self.{part}", x) for part in ("query", "key", "value")]
-    mixed = graph.add("MultiHeadAttention", parts, f"{attention}.mixed", contrib=True, num_heads=HEADS)
-    back = _linear(graph, tensors, f"{attention}.output.dense", mixed)
-    x = _norm(graph, tensors, f"{attention}.output.LayerNorm", graph.add("Add", [back, x], f"{back}.sum"))
-    wide = _linear(graph, tensors, f"{name}.intermediate.dense", x)
-    wide = graph.add("Gelu", [wide], f"{wide}.gelu", contrib=True)
-    back = _linear(graph, tensors, f"{name}.output.dense", wide)
-    return _norm(graph, tensors, f"{name}.output.LayerNorm", graph.add("Add", [back, x], f"{back}.sum"))
+@dataclass
+class _Bert:
+    tensors: Tensors
+    ranges: Tensors | None
+    graph: Graph = field(default_factory=lambda: Graph("all-MiniLM-L6-v2"))
 
+    def layer(self, i: int, x: str) -> str:
+        name = f"encoder.layer.{i}"
+        inputs = self.rounded(x)
+        heads = [self.linear(f"{name}.attention.self.{part}", inputs, x) for part in ("query", "key")]
+        heads.append(self.linear(f"{name}.attention.self.value", inputs, x, ahead=f"{i}.mixed"))
+        mixed = self.graph.add("MultiHeadAttention", heads, f"{i}.mixed", contrib=True, num_heads=HEADS)
+        back = self.linear(f"{name}.attention.output.dense", self.rounded(mixed, divided=True), mixed)
+        x = self.norm(f"{name}.attention.output.LayerNorm", self.sum(back, x), f"{i}.middle")
+        wide = self.linear(f"{name}.intermediate.dense", self.rounded(x), x)
+        wide = self.graph.add("Gelu", [wide], f"{i}.wide", contrib=True)
+        back = self.linear(f"{name}.output.dense", self.rounded(wide), wide)
+        out = "states" if i == LAYERS - 1 else f"{i + 1}.states"
+        return self.norm(f"{name}.output.LayerNorm", self.sum(back, x), out)
 
-def _norm(graph: Graph, tensors: Tensors, name: str, x: str) -> str:
-    scale = graph.constant(f"{name}.weight", tensors[f"{name}.weight"])
-    shift = graph.constant(f"{name}.bias", tensors[f"{name}.bias"])
-    return graph.add("LayerNormalization", [x, scale, shift], name, axis=-1, epsilon=EPSILON)
+    def sum(self, back: str, x: str) -> str:
+        return self.graph.add("Add", [back, x], f"{back}.sum")
 
+    def norm(self, name: str, x: str, out: str) -> str:
+        weights = [self.graph.constant(part, self.tensors[part]) for part in (f"{name}.weight", f"{name}.bias")]
+        return self.graph.add("LayerNormalization", [x, *weights], out, axis=-1, epsilon=EPSILON)
 
-def _linear(graph: Graph, tensors: Tensors, name: str, x: str) -> str:
-    weight = np.asarray(tensors[f"{name}.weight"]).T  # (in, out)
-    scale = np.abs(weight).max(axis=0) / 127
-    whole = np.rint(weight / scale).astype(np.int8)
-    inputs = [
-        x,
-        graph.constant(f"{name}.weight", whole),
-        graph.constant(f"{name}.scale", scale.astype(np.float32)),
-        "",
-        graph.constant(f"{name}.bias", tensors[f"{name}.bias"]),
-    ]
-    return graph.add("DynamicQuantizeMatMul", inputs, name, contrib=True)
+    def rounded(self, site: str, *, divided: bool = False) -> str:
+        """A site as uint8. `divided`: the product that made it has already divided each channel by its scale."""
+        if self.ranges is None:
+            self.graph.output(site, "float32", ["batch", "tokens", 4 * HIDDEN if site.endswith("wide") else HIDDEN])
+            return site
+        low, high = (float(end) for end in self.ranges[f"{site}.range"])
+        step = np.float32((high - low) / 255)
+        self.graph.constant(f"{site}.step", np.array(step))
+        self.graph.constant(f"{site}.zero", np.array(np.rint(-low / step), np.uint8))
+        x = site
+        if not divided and f"{site}.scale" in self.ranges:
+            inverse = np.float32(1) / self.ranges[f"{site}.scale"]
+            x = self.graph.add("Mul", [site, self.graph.constant(f"{site}.inverse", inverse)], f"{site}.even")
+        return self.graph.add("QuantizeLinear", [x, f"{site}.step", f"{site}.zero"], f"{site}.rounded")
+
+    def linear(self, name: str, x: str, site: str, *, ahead: str = "") -> str:
+        """`x` (the rounded site) times a weight, plus a bias; divided by the scales of the site `ahead`, if named."""
+        weight = np.asarray(self.tensors[f"{name}.weight"]).T  # (in, out)
+        bias = np.asarray(self.tensors[f"{name}.bias"])
+        if self.ranges is None:
+            product = self.graph.add("MatMul", [x, self.graph.constant(f"{name}.weight", weight)], f"{name}.product")
+            return self.graph.add("Add", [product, self.graph.constant(f"{name}.bias", bias)], name)
+        if ahead:
+            weight, bias = weight / self.ranges[f"{ahead}.scale"], bias / self.ranges[f"{ahead}.scale"]
+        few = self.ranges.get(f"{site}.few")
+        if few is None:
+            return self.product(name, x, site, weight * self.ranges[f"{site}.scale"][:, None], bias)
+        picked = self.graph.add("Gather", [site, self.graph.constant(f"{site}.few", few)], f"{site}.picked", axis=2)
+        exact = self.graph.add("MatMul", [picked, self.graph.constant(f"{name}.few", weight[few])], f"{name}.exact")
+        weight = weight.copy()
+        weight[few] = 0
+        return self.graph.add("Add", [self.product(f"{name}.rest", x, site, weight, bias), exact], name)
+
+    def product(self, name: str, x: str, site: str, weight: Array, bias: Array) -> str:
+        scale = np.abs(weight).max(axis=0) / 127
+        constants = {"weight": np.rint(weight / scale).astype(np.int8), "scale": scale, "bias": bias}
+        weight_name, scale_name, bias_name = (
+            self.graph.constant(f"{name}.{part}", array) for part, array in constants.items()
+        )
+        inputs = [x, weight_name, f"{site}.step", scale_name, f"{site}.zero", "", bias_name]
+        return self.graph.add("MatMulIntegerToFloat", inputs, name, contrib=True)

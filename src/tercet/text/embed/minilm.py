@@ -1,56 +1,74 @@
-"""all-MiniLM-L6-v2 on ONNX Runtime: no torch, no network, one text's vector the same in any company."""
+"""all-MiniLM-L6-v2 on ONNX Runtime: no torch, no network, and one text's vector is the same in any company."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
+import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tercet.text.embed import bert, weights
+from tercet.text.embed import bert, weights, windows
 from tercet.text.embed.base import Embedding, Floats, Ints
 from tercet.text.embed.weights import Weights
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from onnxruntime import InferenceSession
+
+    from tercet.text.embed.tokens import WordPieces
 
 CLS, SEP = 101, 102
-WINDOW = 254  # tokens of the text in one window: the model was trained to read 256, two of them its own
-OVERLAP = 32  # tokens that neighbouring windows share
-PIECE = 1 << 16  # characters handed to the tokenizer at once, so that a huge text needs no huge encoding
-BUILD = "1"  # raise it when the graph changes: it names the cached file, and the space
+Batch = list[tuple[int, int]]  # (text, window): windows of one length
+
+BATCH = 512  # tokens computed at once: enough to keep the products busy, few enough to stay in a core's cache
+BUILD = 1  # raise it when the graph or its ranges change: it names the space, and the file in the cache
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MiniLM:
-    """Sentence vectors of 384 numbers, for English above all. Safe to share between threads.
+    """Vectors of 384 numbers for texts, English ones above all. Safe to share between threads, and usable after a fork.
 
-    `threads` is the number of batches that are computed at once (by default one a core). The graph with its int8 weights is built on first
-    use and kept in `cache` (see `weights.cache_folder`).
+    Attributes
+    ----------
+    weights:
+        Verified files; `MiniLM.find()` looks for them.
+    threads:
+        Batches computed at once; 0 means one for each core.
+    cache:
+        Where the graph is kept once it is built (see `weights.cache_folder`). Where it cannot be written, the graph is
+        built again by each process, which takes about half a second.
+    exact:
+        Compute in float32 instead of int8: three times slower; the reference that int8 is measured against.
     """
 
     weights: Weights
     threads: int = 0
     cache: Path | None = None
+    exact: bool = False
 
     @classmethod
     def find(cls, path: Path | None = None, *, threads: int = 0, cache: Path | None = None) -> MiniLM | None:
-        """The embedder with the weights found on this machine (see `weights.find`), or None if there are none."""
+        """The embedder with the weights found on this machine (see `weights.find`), or None where there are none."""
         found = weights.find(path, cache=cache)
-        return cls(found, threads=threads, cache=cache) if found else None
+        return cls(found, threads, cache) if found else None
+
+    @classmethod
+    def fetch(cls, name: str, *, threads: int = 0, cache: Path | None = None) -> MiniLM:
+        """The embedder with weights downloaded by name (see `weights.fetch`): the one call that uses the network."""
+        return cls(weights.fetch(name, cache=cache), threads, cache)
 
     @property
     def space(self) -> str:
-        """Model, weights, coding of the weights."""
-        return f"{weights.MODEL}/{weights.SHA256['model.safetensors'][:8]}/int8-{BUILD}"
+        """Model, weights, coding: what two vectors must share to be comparable."""
+        coding = "float32" if self.exact else f"int8.{BUILD}"
+        return f"{weights.MODEL}/{weights.SHA256['model.safetensors'][:8]}/{coding}"
 
     @property
     def dim(self) -> int:
@@ -58,126 +76,109 @@ class MiniLM:
         return bert.HIDDEN
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens the text has, the model's own [CLS] and [SEP] not counted. Loads the tokenizer only."""
-        return sum(len(self._tokenizer.encode(piece, add_special_tokens=False)) for piece in _pieces(text))
+        """How many tokens a text has, [CLS] and [SEP] not counted. Loads the tokenizer, not the model."""
+        return len(self.token_ids(text))
+
+    def token_ids(self, text: str) -> Ints:
+        """The text's tokens, int32 (tokens,), [CLS] and [SEP] left out."""
+        return self._pieces.ids(text)
 
     def embed(self, texts: Sequence[str], *, states: bool = False) -> list[Embedding]:
-        """Embed each text; with `states`, return its tokens' last hidden states too (the same pass through the model)."""
-        tokens = [self._tokens(text) for text in texts]
-        windows = [_windows(len(ids)) for ids in tokens]
-        buckets: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for text, spans in enumerate(windows):
-            for window, (start, end) in enumerate(spans):
-                buckets[end - start].append((text, window))
-        vectors = [np.empty((len(spans), self.dim), np.float32) for spans in windows]
-        hidden = [np.empty((len(ids), self.dim), np.float32) if states else None for ids in tokens]
+        """Embed each text, in order; with `states`, give its tokens' last hidden states too (of the same pass).
+
+        Texts of one length share a batch, so there is no padding, and all arithmetic is by row or in exact integers:
+        the result for a text is the same bits whatever else is in `texts`.
+        """
+        ids = [self.token_ids(text) for text in texts]
+        spans = [windows.spans(len(each)) for each in ids]
+        vectors = [np.empty((len(each), self.dim), np.float32) for each in spans]
+        hidden = [np.empty((len(each), self.dim), np.float32) for each in ids] if states else []
 
         def run(batch: list[tuple[int, int]]) -> None:
-            spans = [windows[text][window] for text, window in batch]
-            ids = np.array([tokens[text][start:end] for (text, _), (start, end) in zip(batch, spans, strict=True)])
-            means, all_states = self._forward(ids, states=states)
-            for row, (text, window) in enumerate(batch):
-                vectors[text][window] = means[row]
-                out = hidden[text]
-                if out is not None and all_states is not None:
-                    first, last = _owned(windows[text], window)
-                    start = windows[text][window][0]
-                    out[first:last] = all_states[row, 1 + first - start : 1 + last - start]
+            rows = np.stack([ids[text][slice(*spans[text][window])] for text, window in batch])
+            found = self.forward(rows, ["states"])["states"]
+            for each, (text, window) in zip(found, batch, strict=True):
+                mean = each.mean(axis=0)  # row by row: summed over a batch, the last bits would depend on its size
+                vectors[text][window] = mean / np.linalg.norm(mean)
+                if states:
+                    first, last = windows.owned(spans[text], window)
+                    shift = 1 - spans[text][window][0]  # [CLS] comes first
+                    hidden[text][first:last] = each[first + shift : last + shift]
 
-        batches = [[job] for length in sorted(buckets) for job in buckets[length]]
-        workers = min(self.threads or os.cpu_count() or 1, len(batches))
-        if workers <= 1:
-            for batch in batches:
-                run(batch)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                for _ in pool.map(run, batches):
-                    pass
-        return [Embedding(vectors[i], hidden[i], tokens[i] if states else None) for i in range(len(texts))]
+        _side_by_side(run, _batches(spans), self.threads or os.cpu_count() or 1)
+        if not states:
+            return [Embedding(each) for each in vectors]
+        return [Embedding(*each) for each in zip(vectors, hidden, ids, strict=True)]
 
-    def _tokens(self, text: str) -> Ints:
-        ids = [
-            np.array(self._tokenizer.encode(piece, add_special_tokens=False).ids, np.int32) for piece in _pieces(text)
-        ]
-        return np.concatenate(ids) if len(ids) > 1 else ids[0]
-
-    def _forward(self, ids: Ints, *, states: bool) -> tuple[Floats, Floats | None]:
-        whole = np.empty((len(ids), ids.shape[1] + 2), np.int32)
-        whole[:, 0], whole[:, -1], whole[:, 1:-1] = CLS, SEP, ids
+    def forward(self, ids: Ints, outputs: Sequence[str]) -> dict[str, Floats]:
+        """One pass over token ids (batch, tokens), [CLS] and [SEP] being added here. `bert.build` names the outputs."""
+        whole = np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (CLS, SEP)))
         words, places = self._tables
         x = words[whole] + places[: whole.shape[1]]
-        found: list[Any] = self._session.run(["mean", "states"] if states else ["mean"], {"x": x})
-        means: Floats = found[0]
-        means /= np.linalg.norm(means, axis=1, keepdims=True)
-        return means, found[1] if states else None
+        return dict(zip(outputs, self._session.run(list(outputs), {"x": x}), strict=True))
 
     @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        from tokenizers import Tokenizer
+    def _pieces(self) -> WordPieces:
+        from tercet.text.embed.tokens import WordPieces
 
-        tokenizer = Tokenizer.from_file(str(self.weights.tokenizer))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        return tokenizer
+        return WordPieces(self.weights.tokenizer)
 
     @cached_property
     def _tables(self) -> tuple[Floats, Floats]:
+        """Word embeddings (30522, 384), left on disk until looked at, and the sum of place and segment (512, 384)."""
         tensors = bert.read_tensors(self.weights.model)
-        places = (
-            tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
+        segment = tensors["embeddings.token_type_embeddings.weight"][0]
+        return (
+            tensors["embeddings.word_embeddings.weight"],
+            np.asarray(tensors["embeddings.position_embeddings.weight"] + segment),
         )
-        return tensors["embeddings.word_embeddings.weight"], places
 
     @cached_property
-    def _session(self) -> Any:
+    def _session(self) -> InferenceSession:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        # One thread a run: batches run side by side instead, which scales better, leaves no pool to a forked child, and sums in one order.
+        # One thread a run; batches run side by side instead. That scales better, and leaves no pool to a forked child.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        # Beyond the basic level it would fuse the sum and the norm into an operator that is four times slower.
+        # Beyond this level it would fuse sum and norm into an operator that takes four times as long.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         return onnxruntime.InferenceSession(self._model(), options, providers=["CPUExecutionProvider"])
 
     def _model(self) -> bytes:
-        """The graph, from the cache where it is whole there: 32 bytes of sha256, then the model."""
+        """The graph: from the cache where it is whole there (four bytes of CRC-32, then the model), else built."""
+        tensors = bert.read_tensors(self.weights.model)
+        if self.exact:
+            return bert.build(tensors, None)
         file = weights.cache_folder(self.cache) / f"{self.space.replace('/', '-')}.onnx"
-        try:
+        with contextlib.suppress(OSError):  # not built yet
             content = file.read_bytes()
-            if hashlib.sha256(content[32:]).digest() == content[:32]:
-                return content[32:]
-        except OSError:
-            pass  # not built yet
-        model = bert.build(bert.read_tensors(self.weights.model))
-        try:
-            weights.write_atomically(file, hashlib.sha256(model).digest() + model)
-        except OSError:
-            pass  # a cache that cannot be written costs time at the next start, nothing else
+            model = content[4:]
+            if content[:4] == zlib.crc32(model).to_bytes(4, "little"):
+                return model
+        model = bert.build(tensors, bert.read_tensors(bert.RANGES))
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next start, nothing else
+            weights.write_atomically(file, zlib.crc32(model).to_bytes(4, "little") + model)
         return model
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a huge text where a space is, so that its pieces have the tokens that the whole has."""
-    text = text.encode("utf-8", "replace").decode()  # a lone surrogate is no character
-    start = 0
-    while len(text) - start > PIECE:
-        space = text.rfind(" ", start, start + PIECE)
-        end = space if space > start else start + PIECE
-        yield text[start:end]
-        start = end
-    yield text[start:]
+def _batches(spans: list[list[windows.Span]]) -> list[Batch]:
+    """Group windows, as (text, window), by length; the longest first, so that the last to finish is a short one."""
+    lengths: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    for text, each in enumerate(spans):
+        for window, (start, end) in enumerate(each):
+            lengths[end - start].append((text, window))
+    batches = []
+    for length in sorted(lengths, reverse=True):
+        same, size = lengths[length], max(1, BATCH // (length + 2))
+        batches += [same[i : i + size] for i in range(0, len(same), size)]
+    return batches
 
 
-def _windows(tokens: int) -> list[tuple[int, int]]:
-    """Spans of at most WINDOW tokens that cover all of them; each after the first begins OVERLAP before the last one's end."""
-    spans = [(0, min(tokens, WINDOW))]
-    while spans[-1][1] < tokens:
-        start = spans[-1][1] - OVERLAP
-        spans.append((start, min(tokens, start + WINDOW)))
-    return spans
-
-
-def _owned(spans: list[tuple[int, int]], window: int) -> tuple[int, int]:
-    """The tokens whose states come from this window: those not nearer to a neighbour's middle."""
-    cuts = [0, *((left[1] + right[0]) // 2 for left, right in pairwise(spans)), spans[-1][1]]
-    return cuts[window], cuts[window + 1]
+def _side_by_side(run: Callable[[Batch], None], batches: list[Batch], threads: int) -> None:
+    if threads == 1 or len(batches) == 1:
+        for batch in batches:
+            run(batch)
+        return
+    with ThreadPoolExecutor(min(threads, len(batches))) as pool:
+        for _ in pool.map(run, batches):
+            pass

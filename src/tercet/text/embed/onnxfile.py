@@ -1,6 +1,7 @@
 """Write an ONNX model without the `onnx` package: the few protobuf messages a graph needs, and nothing else.
 
-Field numbers are those of onnx.proto3. A message is built as bytes from the leaves up, since protobuf prefixes each with its length.
+Field numbers are those of onnx.proto3. A message is built as bytes from the leaves up, since protobuf prefixes each
+with its length.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Find the weights of all-MiniLM-L6-v2, and make sure that they are the right ones.
 
-Looked for in this order: a path that was given, the installed package that carries them, the user's cache. Nothing is ever
-downloaded by looking; `fetch` is called only for somebody who asked for the model by name.
+Looked for in this order: a path that was given, the installed package that carries them, the user's cache. Nothing is
+ever downloaded by looking; `fetch` is called only for somebody who asked for the model by name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -61,7 +62,7 @@ def find(path: Path | None = None, *, cache: Path | None = None) -> Weights | No
 
 
 def fetch(name: str, *, cache: Path | None = None) -> Weights:
-    """Download the named model into the cache, pinned by revision and sha256. The one function here that uses the network.
+    """Download the named model into the cache, pinned by revision and sha256: the one function that uses the network.
 
     Raises `EmbeddingFailed` for another name than `all-MiniLM-L6-v2`, a failed download or a wrong hash, and
     `Unsupported` where `huggingface_hub` is not installed.
@@ -134,8 +135,6 @@ def _sha256(file: Path, cache: Path) -> str:
         pass  # no note, or one that cannot be read: hash again, and write it anew
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    try:
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next start, nothing else
         write_atomically(note, json.dumps({"stamp": stamp, "sha256": digest}).encode())
-    except OSError:
-        pass  # a cache that cannot be written costs time at the next start, nothing else
     return digest

@@ -1,4 +1,4 @@
-"""The calendar behind each phrase of `date_words.RULES`: a match, its context and the observation time in, an interval out.
+"""The calendar behind each pattern of `date_words.RULES`: a match and its context in, an interval out.
 
 A function answers None for what it refuses, and may raise ValueError or OverflowError for a date that does not exist.
 """
@@ -18,6 +18,7 @@ from tercet.text.read.date_words import (
     WEEKDAYS,
     Phrase,
     Tense,
+    compiled,
     count,
     rule,
 )
@@ -28,17 +29,23 @@ Pick = Literal["last", "past", "ahead", "next"]  # over by now, begun by now, no
 
 _YEARS = range(1900, 2101)  # that a conversation may name
 _MOST = {"day": 999, "week": 150, "month": 60, "year": 99}  # counts beyond these are figures of speech
+_STRETCH = ("in", "over", "during", "for")
 _LONG = {"wk": "week", "yr": "year", "fortnight": "week"}
 _REL = {"last": -1, "this": 0, "next": 1}
-_NO_DATE = r"\s(?:people|persons|men|women|kids|cases|pieces|words|steps|miles|metres|meters|km|feet|dollars|euros|pounds|points|times|lines|pages|items|units|years|months|weeks|days|hours|minutes|seconds|percent|calories|copies|seats|more|of|out)\b"
-_CLOCK = re.compile(
+_NO_DATE = (  # what is counted there, so that the number before it is no year or day
+    r"\s(?:people|persons|men|women|kids|cases|pieces|words|steps|miles|met(?:re|er)s|km|feet|dollars|euros|pounds"
+    r"|points|times|lines|pages|items|units|years|months|weeks|days|hours|minutes|seconds|percent|calories|copies"
+    r"|seats|more|of|out)\b"
+)
+_CLOCK = (
     r"\s{1,3}at\s{1,3}(?:(?P<noon>noon)|(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9]))?\s?(?P<half>[ap])(?:m|\.m\.?)"
     r"|(?P<hour24>[0-9]{1,2}):(?P<minute24>[0-5][0-9]))(?![\w:])"
 )
-_PART = re.compile(r"\s{1,3}(?P<part>morning|afternoon|evening|night)\b")
+_PART = r"\s{1,3}(?P<part>morning|afternoon|evening|night)\b"
 
 
 def midnight(day: date) -> datetime:
+    """Wall clock, without a zone until the phrase is done."""
     return datetime.combine(day, time())
 
 
@@ -198,7 +205,11 @@ def _beside_date(parts: Match, phrase: Phrase) -> Interval | None:
     if whole == "week":
         return _days(day + timedelta(days=1), day + timedelta(days=8)) if after else _days(day - timedelta(days=7), day)
     if whole == "weekend":
-        saturday = _weekday(day, "saturday", ahead=True) if after else _weekday(day - timedelta(days=1), "saturday", ahead=False)
+        saturday = (
+            _weekday(day, "saturday", ahead=True)
+            if after
+            else _weekday(day - timedelta(days=1), "saturday", ahead=False)
+        )
         return _days(saturday, saturday + timedelta(days=2))
     return _around(day, whole, sign, sign)
 
@@ -249,7 +260,11 @@ def _counted(parts: Match, phrase: Phrase) -> Interval | None:
         low, high = count(parts["n"])
         if parts["weekend"]:
             return _whole(today, "weekend", -low) if low == high else None
-        return _one(_weekday(today, parts["weekday"], ahead=False) - timedelta(days=7 * (low - 1))) if low == high else None
+        return (
+            _one(_weekday(today, parts["weekday"], ahead=False) - timedelta(days=7 * (low - 1)))
+            if low == high
+            else None
+        )
     unit, low, high = _counted_unit(parts)
     if parts["to"] and low == high:
         day = _shift(today - timedelta(days=1 if parts["to"] == "yesterday" else 0), unit, -low)
@@ -270,34 +285,39 @@ def _ahead(parts: Match, phrase: Phrase) -> Interval | None:
     return _around(phrase.today, unit, low, high)
 
 
+def _until_now(phrase: Phrase, unit: str, n: int) -> Interval:
+    return _days(_shift(phrase.today, unit, -n), phrase.today + timedelta(days=1))
+
+
 def _window(parts: Match, phrase: Phrase) -> Interval | None:
-    if not phrase.prep and "past" not in parts[0]:
+    if phrase.is_owned() or (not phrase.prep and "past" not in parts[0]):
         return None  # "the last two weeks" of what?
     unit, _, high = (parts["one"], 1, 1) if parts["one"] else _counted_unit(parts)
-    return _days(_shift(phrase.today, unit, -high), phrase.today + timedelta(days=1))
+    return _until_now(phrase, unit, high)
 
 
 def _relative(parts: Match, phrase: Phrase) -> Interval | None:
     rel = " ".join(parts["rel"].split())
     if phrase.is_owned():
         return None
-    if phrase.det == "the" and rel != "coming":
-        past = rel == "last" and phrase.prep in ("in", "over", "during", "for") and parts["unit"] in ("week", "month", "year")
-        return _days(_shift(phrase.today, parts["unit"], -1), phrase.today + timedelta(days=1)) if past else None
+    if phrase.det == "the" and rel != "coming":  # "the last week" of something, unless we speak of a stretch up to now
+        stretch = rel == "last" and phrase.prep in _STRETCH and parts["unit"] in ("week", "month", "year")
+        return _until_now(phrase, parts["unit"], 1) if stretch else None
     if parts["unit"]:
         return _relative_unit(rel, parts["unit"], phrase)
     if parts["weekday"]:
         return _relative_weekday(rel, parts["weekday"], phrase)
+    return _relative_named(rel, parts, phrase)
+
+
+def _relative_named(rel: str, parts: Match, phrase: Phrase) -> Interval | None:
+    of, today = _named(parts), phrase.today
     if parts["month"] and not phrase.says_month():
         return None
-    of, today = _named(parts), phrase.today
-    if rel in ("last", "this past"):
-        return _yearly(of, today, "last")
-    if rel in ("coming", "this coming"):
-        return _yearly(of, today, "next")
-    if rel == "next":
-        at = _yearly(of, today, "next")
-        return at if at and at[0].year > today.year else None  # next June, said in May: this year's or the next one's?
+    if rel != "this":
+        at = _yearly(of, today, "last" if rel in ("last", "this past") else "next")
+        # "Next June", said in May: this year's or the next one's?
+        return None if at and rel == "next" and at[0].year == today.year else at
     if parts["month"] or parts["season"] not in (None, "winter"):
         return of(today.year)
     return _yearly(of, today, "past" if phrase.tense() is Tense.PAST else "ahead")
@@ -326,6 +346,8 @@ def _relative_weekday(rel: str, name: str, phrase: Phrase) -> Interval | None:
 
 def _weekend(parts: Match, phrase: Phrase) -> Interval | None:  # noqa: ARG001
     pick = _pick(phrase, otherwise=None) if phrase.det == "the" and phrase.inferable(within="week") else None
+    if pick != "past" and phrase.prep != "over":
+        return None  # "rest on the weekend" is advice for all of them
     past = pick == "past" and phrase.today.weekday() < 5
     return _whole(phrase.today, "weekend", -1 if past else 0) if pick else None
 
@@ -400,10 +422,10 @@ def narrow(interval: Interval, phrase: Phrase) -> tuple[Interval, int]:
     day, end = interval[0], phrase.end
     if interval[1] - day != timedelta(days=1) or day.time() != time():
         return interval, end
-    if part := _PART.match(phrase.low, end):
+    if part := compiled(_PART).match(phrase.low, end):
         first, last = PARTS[part["part"]]
         interval, end = (day + timedelta(hours=first), day + timedelta(hours=last)), part.end()
-    if not (clock := _CLOCK.match(phrase.low, end)):
+    if not (clock := compiled(_CLOCK).match(phrase.low, end)):
         return interval, end
     if clock["hour24"]:
         at, length = day.replace(hour=int(clock["hour24"]), minute=int(clock["minute24"])), timedelta(minutes=1)

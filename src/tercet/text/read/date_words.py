@@ -1,7 +1,7 @@
 """The English of time: which words may name a time, and what the words around them say about it.
 
-Everything here works on text folded by `fold`: lower case, same length. Each repetition in a pattern is bounded and each
-look at the context stops after `REACH` characters, so the work is linear in the text whatever it holds.
+Everything here works on text folded by `fold`: lower case, same length. Each repetition in a pattern is bounded and
+each look at the context stops after `REACH` characters, so the work is linear in the text whatever it holds.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from datetime import date, datetime
 from enum import Enum
 from functools import cache
 
-REACH = 120  # characters of context that a phrase may consult on either side
+REACH = 80  # characters of context that a phrase may consult on either side
 _FOLD = {i: i + 32 for i in range(65, 91)} | {0x2019: "'", 0x2018: "'", 0x2013: "-", 0x2011: "-"}
 
-MONTHS = ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"]
-WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+MONTHS = _words("january february march april may june july august september october november december")
+WEEKDAYS = _words("monday tuesday wednesday thursday friday saturday sunday")
 SEASONS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}  # first month, northern hemisphere
 HOLIDAYS = {  # first day and how many; those that move (Easter, Thanksgiving) are left out
     "christmas eve": (12, 24, 1),
@@ -29,9 +34,9 @@ HOLIDAYS = {  # first day and how many; those that move (Easter, Thanksgiving) a
     "valentine's day": (2, 14, 1),
 }
 PARTS = {"morning": (0, 12), "afternoon": (12, 18), "evening": (18, 24), "night": (18, 30)}  # hours of the day
-_ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-_TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_ONES = _words("one two three four five six seven eight nine")
+_TEENS = _words("ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen")
+_TENS = _words("twenty thirty forty fifty sixty seventy eighty ninety")
 _COUNTS = {"a": 1, "an": 1} | {word: n for n, word in enumerate([*_ONES, *_TEENS], 1)}
 _COUNTS |= {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _COUNTS |= {f"{ten}-{one}": 10 * t + o for t, ten in enumerate(_TENS, 2) for o, one in enumerate(_ONES, 1)}
@@ -57,11 +62,15 @@ def _any(words: Iterable[str] | str) -> str:
     return "(?:" + "|".join(words.split() if isinstance(words, str) else words) + ")"
 
 
-_MONTH = "(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+_MONTH = (
+    "(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?"
+    "|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
 _NUMBER = f"(?:[0-9]{{1,3}}|{_any(_TENS)}(?:-{_any(_ONES)})?|{_any(_TEENS)}|{_any(_ONES)})"
 _COUNT = rf"(?P<n>(?:a )?couple(?: of)?|(?:a )?few|several|{_NUMBER}(?:(?: ?- ?| to | or ){_NUMBER})?|an?)"
 _DAY = "(?:0?[1-9]|[12][0-9]|3[01])"
 _YEAR = "(?P<year>(?:19|20)[0-9]{2})"
+_NTH = f"{_DAY}(?:st|nd|rd|th)?"
 _DAYS = rf"(?P<day>{_DAY})(?:st|nd|rd|th)?(?: ?- ?(?P<last>{_DAY})(?:st|nd|rd|th)?)?"
 _WEEKDAY = f"(?P<weekday>{_any(WEEKDAYS)})"
 _BEFORE_DATE = rf"(?:{_WEEKDAY},? )?"
@@ -78,8 +87,9 @@ RULES: dict[str, str] = {
     "day_month": rf"{_BEFORE_DATE}{_DAYS}(?: of)? {_MONTH}(?!\w)(?:\.?{_OF_YEAR})?",
     "month_day": rf"{_BEFORE_DATE}{_MONTH}\.? {_DAYS}(?!\w){_OF_YEAR}?",
     "month_year": rf"(?:(?:early|mid|late)[\s-])?{_MONTH}\.?{_OF_YEAR}",
-    "beside_date": rf"(?:{_COUNT} {_UNITS}|(?P<whole>day|weekend|week|month|year|{_any(WEEKDAYS)})) (?P<side>before|after)"
-    rf" (?P<date>(?:the )?{_DAY}(?:st|nd|rd|th)?(?: of)? [a-z]{{3,9}}\.?,? [0-9]{{4}}|[a-z]{{3,9}}\.? {_DAY}(?:st|nd|rd|th)?,? [0-9]{{4}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})",
+    "beside_date": rf"(?:{_COUNT} {_UNITS}|(?P<whole>day|weekend|week|month|year|{_any(WEEKDAYS)}))"
+    rf" (?P<side>before|after) (?P<date>(?:the )?{_NTH}(?: of)? [a-z]{{3,9}}\.?,? [0-9]{{4}}"
+    rf"|[a-z]{{3,9}}\.? {_NTH},? [0-9]{{4}}|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}})",
     "beside_day": "day (?P<side>before yesterday|after tomorrow)",
     "beside_unit": rf"(?P<whole>week|weekend|month|year|{_any(WEEKDAYS)}) (?P<side>before last|after next)",
     "part": "tonight|last (?P<last>night|evening)|this (?P<this>morning|afternoon|evening)",
@@ -99,11 +109,11 @@ RULES: dict[str, str] = {
     "year": rf"(?:(?:early|mid|late)[\s-])?{_YEAR}(?P<decade>s)?|'(?P<tens>[2-9])0s",
 }
 _PREP = "since in on at during from between over for of by until till before after to through and"
-# What a word right before a phrase does to it. "No tomorrow" and "more than two weeks ago" name no time at all, "like yesterday"
-# is a figure of speech, and "my last year" counts something else than the calendar.
-_BLOCK = ["every", "each", "any", "no", "or", "half", "quite", "than", "least", "under", "within", "better", "brighter"]
-_FIGURE = ["like", "born", "new"]
-_POSSESSIVE = ["my", "our", "your", "his", "her", "their", "its", "one", "some", "other"]
+# What a word right before a phrase does to it. "No tomorrow" and "more than two weeks ago" name no time at all,
+# "like yesterday" is a figure of speech, and "my last year" counts something else than the calendar.
+_BLOCK = _words("every each any no or half quite than least under within better brighter")
+_FIGURE = _words("like born new")
+_POSSESSIVE = _words("my our your his her their its one some other")
 _DET = ["the", "only", *_BLOCK, *_FIGURE, *_POSSESSIVE]
 
 
@@ -112,8 +122,24 @@ def _spaced(pattern: str) -> str:
 
 
 @cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Compile when first used, and not when imported; a blank in `pattern` stands for one to three of any kind."""
+    return re.compile(_spaced(pattern))
+
+
 def rule(name: str) -> re.Pattern[str]:
-    return re.compile(_spaced(RULES[name]))
+    return compiled(RULES[name])
+
+
+def _openings() -> str:
+    """A look ahead that only the first letters of a rule pass: most words of a text end here, and cheaply."""
+    others = "day week weekend month year yesterday today tonight tomorrow last this next past coming"
+    others += " early mid late couple few several"
+    by_initial: dict[str, set[str]] = {}
+    for word in [*MONTHS, *WEEKDAYS, *SEASONS, *HOLIDAYS, *_TENS, *_TEENS, *_ONES, *others.split()]:
+        by_initial.setdefault(word[0], set()).add(word[1:3])
+    initials = [f"{initial}{_any(sorted(rest))}" for initial, rest in sorted(by_initial.items())]
+    return rf"(?=[0-9']|{'|'.join(initials)}|an?\s{{1,3}}[cdfmstwy])"
 
 
 @cache
@@ -122,9 +148,8 @@ def phrases() -> re.Pattern[str]:
     # Inner groups lose their names (a name may be used once); a back reference is spelt out instead.
     plain = {name: re.sub(r"\(\?P<\w+>", "(?:", p.replace("(?P=sep)", "[-/]")) for name, p in RULES.items()}
     rules = "|".join(f"(?P<{name}>{pattern})" for name, pattern in plain.items())
-    return re.compile(
-        rf"(?<!\w)(?:(?P<prep>{_any(_PREP)})\s{{1,3}})?(?:(?P<det>{_any(_DET)})\s{{1,3}})?(?:{_spaced(rules)})(?!\w)"
-    )
+    lead = rf"(?:(?P<prep>{_any(_PREP)})\s{{1,3}})?(?:(?P<det>{_any(_DET)})\s{{1,3}})?"
+    return re.compile(rf"(?<!\w){lead}{_openings()}(?:{_spaced(rules)})(?!\w)")
 
 
 class Tense(Enum):
@@ -136,17 +161,19 @@ class Tense(Enum):
 
 
 _PAST_VERBS = _any(
-    "was were wasn't weren't had hadn't did didn't been went saw seen got came met took taken gave given made said told found left"
-    " felt kept held bought brought thought taught caught fought sold sent spent built lost won ran swam sang began drove"
-    " rode wrote written flew grew knew threw drew ate fell spoke broke chose woke wore stole heard stood slept paid laid led"
-    " gone done shot hid bit blew shook swore tore rang sank forgot became hit put cut read hurt set let quit beat burst spread"
-    " understood drank dreamt learnt burnt spilt dealt swept"
+    "was were wasn't weren't had hadn't did didn't been went saw seen got came met took taken gave given made"
+    " said told found left felt kept held bought brought thought taught caught fought sold sent spent built"
+    " lost won ran swam sang began drove rode wrote written flew grew knew threw drew ate fell spoke broke"
+    " chose woke wore stole heard stood slept paid laid led gone done shot hid bit blew shook swore tore rang"
+    " sank forgot became hit put cut read hurt set let quit beat burst spread understood drank dreamt learnt"
+    " burnt spilt dealt swept"
 )
 _VERBS = (
     rf"(?P<unsure>(?:was|were|wasn't|weren't) (?:going|supposed|planning|hoping|meant)|would|used to|had to"
     r"|(?:decided|wanted|agreed|promised|hoped|offered|asked|arranged|intended|expected|planned|needed) (?:to|for))\b"
     rf"|(?P<able>can|can't|could|couldn't)\b(?: (?:not|be))?(?: \w{{1,20}})?"
-    rf"|(?P<future>(?:(?:will|won't|shall|may|might|must|should)\b|'ll\b)(?: (?:not|be|\w{{1,18}}ly)){{0,2}}(?: \w{{1,20}})?"
+    r"|(?P<future>(?:(?:will|won't|shall|may|might|must|should)\b|'ll\b)"
+    r"(?: (?:not|be|\w{1,18}ly)){0,2}(?: \w{1,20})?"
     rf"|(?:(?:is|are|am|be)\b|'m\b|'re\b)(?: (?:not|\w{{1,18}}ly))?(?: (?:\w{{1,18}}ed|{_PAST_VERBS})\b)?"
     r"|isn't|aren't|(?:it|that|there|he|she|when|what)'s\b|(?:have|has|'ve|'s) got\b|(?:have|has) to\b|have\b|has\b"
     r"|going to|gonna|let's|needs?\b|wants?\b|hop(?:e|es|ing)\b|plans?\b|planning|see (?:you|ya)|forward to|upcoming)"
@@ -154,24 +181,17 @@ _VERBS = (
     r"|(?P<adjective>(?:need|indeed|hundred|excited|tired|interested|worried|bored|scared|married|supposed|scheduled|speed|breed|unless)\b)"
     rf"|(?P<past>(?:{_PAST_VERBS}|\w{{2,18}}[^\We]ed)\b)"
 )
-_HABIT = (
-    r"\b(?:usually|always|often|typically|generally|normally|never|sometimes|whenever|every|each|annual(?:ly)?)\b"
-)
+_HABIT = r"\b(?:usually|always|often|typically|generally|normally|never|sometimes|whenever|every|each|annual(?:ly)?)\b"
 _RECURRING = r"\b(?:birthday|anniversary|holiday|bday)\b"
-_OTHER_YEAR = r"\b(?:(?:19|20)[0-9]{2}|(?:last|next|that|following|previous) (?:year|spring|summer|fall|autumn|winter)|years? (?:ago|later|earlier|before|after))\b"
-_OTHER_WEEK = (
-    r"\b(?:(?:last|next|that|following|previous) (?:week|month)|(?:week|month)s? (?:ago|later|earlier|before|after))\b"
-)
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(_spaced(pattern))
+_OTHER = r"\b(?:last|next|that|following|previous)"
+_AWAY = "(?:ago|later|earlier|before|after)"
+_OTHER_YEAR = rf"{_OTHER} (?:year|spring|summer|fall|autumn|winter)\b|\byears? {_AWAY}\b|\b(?:19|20)[0-9]{{2}}\b"
+_OTHER_WEEK = rf"{_OTHER} (?:week|month)\b|\b(?:week|month)s? {_AWAY}\b"
 
 
 def _said(segment: str, *, nearest_last: bool) -> Tense:
     found = Tense.NONE
-    for match in _compiled(rf"(?<!\w)(?:{_VERBS})|(?<=\w)(?P<after>'ll|'m|'re|'ve got)\b").finditer(segment):
+    for match in compiled(rf"(?<!\w)(?:{_VERBS})|(?<=\w)(?P<after>'ll|'m|'re|'ve got)\b").finditer(segment):
         kind = match.lastgroup or ""
         if kind in ("infinitive", "adjective"):
             continue
@@ -222,11 +242,11 @@ class Phrase:
     def inferable(self, *, within: str) -> bool:
         """Whether the year (or the week) that the phrase leaves out may be taken from the observation time."""
         around = f"{self.before}\n{self.after}"
-        if _compiled(_HABIT).search(around) or _compiled(_OTHER_YEAR).search(around):
+        if compiled(_HABIT).search(around) or compiled(_OTHER_YEAR).search(around):
             return False
-        if within == "week" and _compiled(_OTHER_WEEK).search(around):
+        if within == "week" and compiled(_OTHER_WEEK).search(around):
             return False
-        return not _compiled(_RECURRING).search(around) or self.tense() is Tense.PAST
+        return not compiled(_RECURRING).search(around) or self.tense() is Tense.PAST
 
     def says_month(self) -> bool:
         """Whether may, march and august are months here, by their capital or by ending the sentence."""
@@ -235,7 +255,8 @@ class Phrase:
             return True
         if self.low.startswith((" madness", " for "), self.end):
             return False
-        return (raw[:1].isupper() and raw[-1:].islower()) or self.raw[self.end : self.end + 1] in (".", "!", "?", "")
+        named = raw[:1].isupper() and raw[-1:].islower()
+        return named or self.raw[self.end : self.end + 1] in (".", "!", "?", "")
 
     def is_person(self) -> bool:
         """Whether someone is believed in, rather than something done in a month."""
@@ -247,21 +268,28 @@ class Phrase:
         previous, following = self.low[start - 1 : start] if start else "", self.low[end : end + 2]
         if previous in ("'", '"', "“") and following[:1] in ("'", '"', "”"):
             return True  # mentioned, not used: a song called "Yesterday"
-        if (previous and previous in "@#/\\_.-") or re.match(r"[.@/_-][a-z0-9]|[,:][0-9]|%", following):
+        if previous in ("@", "#", "/", "\\", "_", ".", "-") or re.match(r"[.@/_-][a-z0-9]|[,:][0-9]|%", following):
             return True
-        if self.low[start].isdigit() and previous and previous in "$€£¥,:+":
+        if self.low[start].isdigit() and previous in ("$", "€", "£", "¥", ",", ":", "+"):
             return True
-        if self.low.startswith((" of ", " or ", "-or"), end) or re.match(r" (?:morning|evening|night|afternoon)s\b", self.low[end : end + 12]):
-            return True
-        if self.det == "only" and self.before.endswith("like only "):
+        if self.low.startswith((" of ", " or ", "-or"), end) or re.match(
+            r" (?:morning|evening|night|afternoon)s\b", self.low[end : end + 12]
+        ):
             return True
         return self.det in _BLOCK
 
     def is_figure(self) -> bool:
         """Whether "yesterday" and its like stand for the past, or are part of a name ("USA Today")."""
         raw = self.raw[self.start : self.end]
-        titled = raw[0].isupper() and raw[-1].islower() and re.search(r"\w\s$", self.raw[max(0, self.start - 2) : self.start])
-        return bool(titled) or self.det in _FIGURE
+        titled = (
+            raw[0].isupper()
+            and raw[-1].islower()
+            and re.search(r"\w\s$", self.raw[max(0, self.start - 2) : self.start])
+        )
+        like = re.search(
+            r"\b(?:like|as if)(?: it was| it were)?(?: just| only)? $", self.before
+        )  # "feels like just yesterday"
+        return bool(titled or like) or self.det in _FIGURE
 
     def is_owned(self) -> bool:
         """Whether "last year" is somebody's, and not the calendar's. "I saw her last Friday" is the calendar's."""

@@ -1,11 +1,12 @@
 """Find the times that an English message names, and resolve them against the time it was said.
 
-A wrong date is worse than none. What has two readings of equal weight, what names no definite time ("the other day",
-"a decade ago"), what only bounds one ("until Friday", "over a year ago"), what recurs ("on Mondays", "my birthday is in
-May") and what hangs on another event ("two weeks later") is left alone; so is anything finer than a day that comes without
-one. Weeks start on Monday, seasons are northern. Counted weeks are three days wide on either side, counted months and years
-are whole ones of the calendar; "a couple" is two or three, "a few" two to five, "several" three to seven. A month without a
-year is the last one unless the verb looks ahead; a day or weekday needs a verb to tell.
+A wrong date is worse than none. What has two readings of equal weight, what names no definite time ("the other
+day", "a decade ago"), what only bounds one ("until Friday", "over a year ago"), what recurs ("on Mondays", "my
+birthday is in May") and what hangs on another event ("two weeks later") is left alone; so is anything finer than a
+day that comes without one. Weeks start on Monday, seasons are northern. Counted weeks are three days wide on
+either side, counted months and years are whole ones of the calendar; "a couple" is two or three, "a few" two to
+five, "several" three to seven. A month without a year is the last one unless the verb looks ahead; a day or
+weekday needs a verb to tell.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from datetime import UTC, datetime, timedelta
 
 from tercet.errors import InvalidRequest
 from tercet.text.read.date_rules import RULES, Interval, midnight, narrow
-from tercet.text.read.date_words import Phrase, fold, phrases, rule
+from tercet.text.read.date_words import Phrase, compiled, fold, phrases, rule
 
 _BOUNDS = ("by", "until", "till", "before", "after", "to", "through")  # the event is beside the time, not in it
+_BECAUSE = r" (?:is|was|were|will|has|had)\b|'s\b"  # "since last week was so busy"
 _CLOSED_BY = {"from": ("to", "until", "till", "through"), "between": ("and", "to")}
+_RELATIVE = ("part", "day", "counted", "relative")
 # Rules that need one of these prepositions, which is then part of the phrase.
 _NEEDS = {
     "month": ("in", "since"),
@@ -37,8 +40,8 @@ _NEEDS = {
 class When:
     """A time that a text names, and where.
 
-    `start` is inclusive and `end` exclusive, both aware, in the zone of the observation. `span` counts characters of the
-    text; `text` is the phrase as written there.
+    `start` is inclusive and `end` exclusive, both aware, in the zone of the observation. `span` counts characters of
+    the text; `text` is the phrase as written there.
     """
 
     start: datetime
@@ -50,13 +53,13 @@ class When:
 def happened(text: str, observed: datetime) -> list[When]:
     """Resolve the times that `text` names, in the order of the text; phrases do not overlap.
 
-    `observed` is when the text was said. Days are counted on the calendar of its zone, so a day on which clocks change lasts
-    23 or 25 hours. Takes time linear in the text. Raises `InvalidRequest` if `observed` has no time zone.
+    `observed` is when the text was said. Days are counted on the calendar of its zone, so a day on which clocks change
+    lasts 23 or 25 hours. Takes time linear in the text. Raises `InvalidRequest` if `observed` has no time zone.
     """
     if observed.utcoffset() is None:
         raise InvalidRequest(
-            f"The observation time {observed.isoformat()} has no time zone, so 'yesterday' has no meaning. Pass an aware "
-            "datetime: datetime.now(timezone.utc), or one with tzinfo=ZoneInfo('Europe/Oslo')."
+            f"The observation time {observed.isoformat()} has no time zone, so 'yesterday' has no meaning. Pass an "
+            "aware datetime: datetime.now(timezone.utc), or one with tzinfo=ZoneInfo('Europe/Oslo')."
         )
     low = fold(text)
     readings = (_read(match, text, low, observed) for match in phrases().finditer(low))
@@ -83,18 +86,20 @@ class _Reading:
 
 def _read(match: re.Match[str], text: str, low: str, observed: datetime) -> _Reading | None:
     name, prep = match.lastgroup or "", match["prep"] or ""
+    if prep == "since" and compiled(_BECAUSE).match(low, match.end()):
+        prep = ""
     phrase = Phrase(text, low, *match.span(name), prep, match["det"] or "", observed)
     needs = _NEEDS.get(name)
     parts = rule(name).fullmatch(low, phrase.start, phrase.end)
     if parts is None or (needs and prep not in needs) or phrase.misread():
         return None
-    tomorrow = midnight(observed.date() + timedelta(days=1))
     try:
+        tomorrow = midnight(observed.date() + timedelta(days=1))
         interval = RULES[name](parts, phrase)
         if interval is None:
             return None
         interval, end = narrow(interval, phrase)
-    except (ValueError, OverflowError):  # 30 February, or a year that the calendar does not have
+    except (ValueError, OverflowError):  # 30 February, or beyond the ends of the calendar
         return None
     endless = prep == "from" and (interval[1] > tomorrow or low.startswith(" on", end))
     if prep == "since":
@@ -104,7 +109,10 @@ def _read(match: re.Match[str], text: str, low: str, observed: datetime) -> _Rea
     start = match.start() if needs or prep == "since" else phrase.start
     if name.startswith("beside") and phrase.det and start == phrase.start:
         start = match.start("det")
-    alone = not (endless or prep in (*_BOUNDS, "between") or (needs and prep == "and"))
+    # "The one I went to last week", "she stopped by yesterday": there the little word belongs to the verb.
+    particle = name in _RELATIVE and (prep == "to" or (prep == "by" and interval[1] < tomorrow))
+    bound = prep in _BOUNDS and not particle
+    alone = not (bound or endless or prep == "between" or (needs and prep == "and"))
     return _Reading(interval, prep, match.start(), start, end, alone)
 
 
@@ -114,7 +122,9 @@ def _join(readings: Iterable[_Reading], low: str) -> Iterator[_Reading]:
     for reading in readings:
         if held and reading.prep in _CLOSED_BY.get(held.prep, ()) and low[held.end : reading.outer].isspace():
             interval = held.interval[0], reading.interval[1]
-            held = replace(held, interval=interval, start=held.outer, end=reading.end, alone=interval[0] < interval[1], prep="")
+            held = replace(
+                held, interval=interval, start=held.outer, end=reading.end, alone=interval[0] < interval[1], prep=""
+            )
             continue
         if held and held.alone:
             yield held

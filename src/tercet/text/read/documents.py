@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -122,8 +121,8 @@ def _pages(path: Path) -> tuple[list[str], str]:
             raise InvalidRequest(refused)
         total = 0
         for page in reader.pages:
+            # A font table that lies gives NULs and halves of surrogate pairs; there is no character to keep.
             words = page.extract_text().replace("\0", "").replace("\f", "\n")
-            # A font table that lies gives half of a surrogate pair; there is no character to keep.
             pages.append(words.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
             total += len(words)
             if total > MAX_CHARACTERS:
@@ -141,6 +140,8 @@ def _pages(path: Path) -> tuple[list[str], str]:
 
 
 def _check_archive(path: Path) -> None:
+    import zipfile
+
     with path.open("rb") as file:
         if file.read(len(_OLE)) == _OLE:
             raise InvalidRequest(f"{path.name} is encrypted, or an old .doc; save it as a .docx without a password.")

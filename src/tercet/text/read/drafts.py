@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tercet.cube import Kind, MemCube, Scalar, check_text
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, Refused
 from tercet.scope import Scope
 from tercet.text.read.chat import draft, instant, messages
-from tercet.text.read.files import read_file
-from tercet.text.read.message import Conversation, Message
+from tercet.text.read.files import open_file
+from tercet.text.read.message import Conversation, Document, Message
 
 Item: TypeAlias = str | Message | Mapping[str, object] | MemCube
 MAX_LABEL = 1_000
@@ -60,16 +60,25 @@ def file_drafts(path: Path, *, format: str | None = None, scope: Scope, now: dat
 
     A conversation's name becomes the session of its messages, unless the scope has one.
     """
-    parts: list[list[MemCube]] = []
-    content = read_file(path, format=format)
-    passages = [item for item in content if isinstance(item, MemCube)]
-    if passages:
-        parts.append([_checked(_dated(_placed(item, scope), now)) for item in passages])
-    for item in content:
-        if isinstance(item, Conversation):
-            place = scope if scope.session else scope.within(session=item.session)
-            parts.append([_checked(draft(message, observed=now, scope=place)) for message in item.messages])
-    return parts
+    content = open_file(path, format=format)
+    if isinstance(content, Document):
+        # A passage's ref is where it stands in exactly this text: reading the file again adds nothing.
+        digest = hashlib.sha256(content.text.encode()).hexdigest()[:16]
+        return [[_checked(_dated(_placed(_named(cube, digest), scope), now)) for cube in content.cubes]]
+    return [
+        [_checked(draft(message, observed=now, scope=_place(scope, talk))) for message in talk.messages]
+        for talk in content
+    ]
+
+
+def _place(scope: Scope, talk: Conversation) -> Scope:
+    return scope if scope.session else scope.within(session=talk.session)
+
+
+def _named(cube: MemCube, digest: str) -> MemCube:
+    origin = cube.descriptive.origin
+    start = origin.span[0] if origin.span else 0
+    return replace(cube, descriptive=replace(cube.descriptive, origin=replace(origin, ref=f"{digest}@{start}")))
 
 
 def labels(tags: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -82,6 +91,8 @@ def labels(tags: Sequence[str] | None) -> tuple[str, ...] | None:
 def _placed(cube: MemCube, scope: Scope) -> MemCube:
     """The cube in this scope; a draft that names a part of its own keeps it."""
     own = cube.scope
+    if cube.behavioural.derivations and own.tenant != scope.tenant:
+        raise Refused("A memory made from another tenant's does not go into this one.")
     parts = {name: getattr(own, name) or getattr(scope, name) for name in ("user", "agent", "session")}
     return replace(cube, governance=replace(cube.governance, scope=Scope(scope.tenant, **parts)))
 

@@ -62,6 +62,8 @@ def open_file(path: str | Path, *, format: str | None = None) -> Content:
         raise InvalidRequest(f"{path.name} has {size:,} bytes and {MAX_BYTES:,} are read at once; split it.")
     try:
         return reader(path)
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from error
     except InvalidRequest as error:
         if path.name in str(error):
             raise

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tercet.errors import InvalidRequest
+from tercet.text.read.chat import messages
 from tercet.text.read.message import Conversation, Message
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -57,11 +58,13 @@ def locomo_samples(path: str | Path) -> list[Sample]:
     Raises
     ------
     InvalidRequest
-        If the file is not JSON, or a sample has not this form.
+        If the file cannot be opened or is not JSON, or a sample has not this form.
     """
     path = Path(path)
     try:
         return samples(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidRequest):
             raise
@@ -138,10 +141,11 @@ def _turns(talk: Mapping[str, Any], number: int) -> tuple[Message, ...]:
     if f"{session}_date_time" not in talk:
         raise InvalidRequest(f"{session} has no {session}_date_time.")
     began = parse_time(talk[f"{session}_date_time"])
-    return tuple(
+    turns = (
         Message(_text(turn), name=turn["speaker"], at=began + timedelta(seconds=n), ref=turn["dia_id"], session=session)
         for n, turn in enumerate(talk[session])  # a second apart, so that time keeps the order
     )
+    return tuple(messages(turn for turn in turns if turn.content.strip()))
 
 
 def _text(turn: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ def recall(view: Any, cubes: Any, asked, chosen, *, limit: int, min_score=None) 
         return Hits([], total=0, truncated=False)
     s = np.zeros(n)
     if embedder:
-        s += view.cosines(embedder.embed([question])[0].vectors[0])
+        x = view.similarities(embedder.embed([question])[0].vectors[0]); s += np.nan_to_num(x) if x is not None else 0
     for t in set(analyse.question_terms(question)):
         rows, counts = view.postings(t)
         if len(rows):

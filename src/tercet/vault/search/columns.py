@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 _SELECT = """
 SELECT c.n, c.scope, c.run, c.speaker, c.kind, c.state, c.observed, c.happened_from, c.happened_to, c.words,
-       v.vectors, v.states
+       c.marks, v.vectors, v.states
 FROM cubes c JOIN scopes s ON s.n = c.scope LEFT JOIN vectors v ON v.cube = c.n AND v.space = ?
 """
 
@@ -32,7 +32,8 @@ class Table:
     """The columns at one moment, rows in the order of conversation: by run, then time, then arrival.
 
     Each array has a value a row; `speaker` and `kind` and `state` are codes into the lists beside them. Times are
-    seconds since 1970, NaN where there is none. `parts` holds all vectors, `part_row` the row each belongs to.
+    seconds since 1970, NaN where there is none. `parts` holds all vectors, `part_row` the row each belongs to (ascending). `states`
+    holds the coded token states of all rows, one after the other, row i up to byte `state_ends[i]`.
     """
 
     n: Ints
@@ -45,9 +46,12 @@ class Table:
     happened_from: Floats
     happened_to: Floats
     words: Ints
+    marks: Ints
     parts: Half
     part_row: Ints
-    states: list[bytes | None]
+    single: bool  # no row has more than one vector
+    states: bytes
+    state_ends: Ints
     speakers: list[str]
     kinds: list[str]
     state_names: list[str]
@@ -114,17 +118,19 @@ class Columns:
     def _build(self) -> Table:
         runs: dict[object, int] = {}
         rows = [(*row, runs.setdefault((row[1], row[2]), len(runs))) for row in sorted(self._rows.values())]
-        rows.sort(key=lambda row: (row[12], row[6], row[0]))
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 13
+        rows.sort(key=lambda row: (row[13], row[6], row[0]))
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 14
         speaker, speakers = _codes(columns[3])
         kind, kinds = _codes(columns[4])
         state, state_names = _codes(columns[5])
         n = np.array(columns[0], dtype=np.int64)
-        parts, part_row = self._vectors(columns[10])
+        parts, part_row = self._vectors(columns[11])
+        embedded = sum(blob is not None for blob in columns[11])
+        states = [blob or b"" for blob in columns[12]]
         return Table(
             n=n,
             scope=np.array(columns[1], dtype=np.int64),
-            run=np.array(columns[12], dtype=np.int64),
+            run=np.array(columns[13], dtype=np.int64),
             speaker=speaker,
             kind=kind,
             state=state,
@@ -132,9 +138,12 @@ class Columns:
             happened_from=_seconds(columns[7]),
             happened_to=_seconds(columns[8]),
             words=np.array(columns[9], dtype=np.int64),
+            marks=np.array(columns[10], dtype=np.int64),
             parts=parts,
             part_row=part_row,
-            states=list(columns[11]),
+            single=len(parts) == embedded,
+            states=b"".join(states),
+            state_ends=np.cumsum(np.array([len(blob) for blob in states], dtype=np.int64)),
             speakers=speakers,
             kinds=kinds,
             state_names=state_names,

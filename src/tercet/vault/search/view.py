@@ -69,18 +69,26 @@ class ScopeView:
         """(n,) seconds since 1970, NaN where unknown."""
         return self.table.happened_to[self.rows]
 
-    def cosines(self, vector: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n,) inner product of a unit vector with each row's best window; -1 where a row has no vector yet."""
-        scores = np.full(len(self.table.n), -1.0, dtype=np.float32)
-        np.maximum.at(scores, self.table.part_row, dots(self.table.parts, vector))
-        return scores[self.rows]
-
     @property
-    def embedded(self) -> NDArray[np.bool_]:
-        """(n,) whether a row has a vector."""
-        has = np.zeros(len(self.table.n), dtype=np.bool_)
-        has[self.table.part_row] = True
-        return has[self.rows]
+    def marks(self) -> Ints:
+        """(n,) bits that recall set when the text was remembered."""
+        return self.table.marks[self.rows]
+
+    def similarities(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """(n,) inner product of a unit vector with each row's best window, exact; NaN where a row has no vector yet.
+
+        None if no row has one.
+        """
+        if not len(self.table.parts):
+            return None
+        found = dots(self.table.parts, vector)
+        scores = np.full(len(self.table.n), np.nan, dtype=np.float32)
+        if self.table.single:
+            scores[self.table.part_row] = found
+        else:
+            np.fmax.at(scores, self.table.part_row, found)
+        chosen = scores[self.rows]
+        return None if np.isnan(chosen).all() else chosen
 
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """Rows that hold a term, ascending, and how often each does."""
@@ -94,15 +102,8 @@ class ScopeView:
         order = np.argsort(at[kept], kind="stable")
         return at[kept][order], counts[kept][order]
 
-    def states(self, rows: Ints) -> list[bytes | None]:
-        """Coded token states of rows, for late interaction."""
-        return [self.table.states[row] for row in self.rows[rows]]
-
-    def vectors(self, rows: Ints) -> NDArray[np.float32]:
-        """(len(rows), dim) the first vector of each row; zeros where there is none."""
-        first = np.searchsorted(self.table.part_row, self.rows[rows])
-        result = np.zeros((len(rows), self.table.parts.shape[1]), dtype=np.float32)
-        inside = first < len(self.table.part_row)
-        inside[inside] = self.table.part_row[first[inside]] == self.rows[rows][inside]
-        result[inside] = self.table.parts[first[inside]]
-        return result
+    def states(self) -> tuple[bytes, Ints, Ints]:
+        """Coded token states: the bytes of the whole table, and where those of each row begin and end."""
+        ends = self.table.state_ends
+        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        return self.table.states, starts[self.rows], ends[self.rows]

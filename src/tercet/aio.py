@@ -1,0 +1,118 @@
+"""The same contract for `await`: each call runs on a pool of threads, over the one implementation.
+
+Cancelling an awaited call stops the waiting, not the work: a write that has begun ends whole, done or undone, on its
+thread; one that has not begun does not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+from tercet.kernel import Admin, ScopedMemory, Tercet
+from tercet.scope import Caller
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+
+class _Threaded(Protocol):
+    _sync: Any
+    _pool: ThreadPoolExecutor
+
+
+def _awaitable(
+    method: Callable[Concatenate[S, P], R],
+) -> Callable[Concatenate[_Threaded, P], Coroutine[Any, Any, R]]:
+    """The method as a coroutine of the same name, signature and docstring."""
+
+    @wraps(method)
+    async def call(self: _Threaded, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, partial(method, self._sync, *args, **kwargs))
+
+    return call
+
+
+class AsyncTercet:
+    """`Tercet`, awaitable. Use it in an `async with`, or await `close`."""
+
+    def __init__(self, sync: Tercet) -> None:
+        self._sync = sync
+        # Recall spends its time in SQLite and ONNX Runtime, which let other threads run.
+        self._pool = ThreadPoolExecutor((os.cpu_count() or 1) + 2, thread_name_prefix="tercet")
+
+    @classmethod
+    async def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:  # noqa: ANN401  # as Tercet.open
+        """As `Tercet.open`."""
+        return cls(await asyncio.to_thread(partial(Tercet.open, path, **options)))
+
+    def scope(
+        self,
+        *,
+        tenant: str | None = None,
+        user: str | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        by: Caller | None = None,
+    ) -> AsyncScopedMemory:
+        """As `Tercet.scope`; it does nothing that need be awaited."""
+        made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, by=by)
+        return AsyncScopedMemory(made, self._pool)
+
+    def admin(self, *, by: Caller | None = None) -> AsyncAdmin:
+        """As `Tercet.admin`."""
+        return AsyncAdmin(self._sync.admin(by=by), self._pool)
+
+    work = _awaitable(Tercet.work)
+    stats = _awaitable(Tercet.stats)
+    doctor = _awaitable(Tercet.doctor)
+    backup = _awaitable(Tercet.backup)
+
+    async def close(self) -> None:
+        """Wait for calls that are under way, then close the vault."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True)
+        await asyncio.to_thread(self._sync.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class AsyncScopedMemory:
+    """`ScopedMemory`, awaitable."""
+
+    def __init__(self, sync: ScopedMemory, pool: ThreadPoolExecutor) -> None:
+        self._sync, self._pool = sync, pool
+
+    remember = _awaitable(ScopedMemory.remember)
+    remember_many = _awaitable(ScopedMemory.remember_many)
+    remember_document = _awaitable(ScopedMemory.remember_document)
+    recall = _awaitable(ScopedMemory.recall)
+    context = _awaitable(ScopedMemory.context)
+    get = _awaitable(ScopedMemory.get)
+    list = _awaitable(ScopedMemory.list)
+    history = _awaitable(ScopedMemory.history)
+    changes = _awaitable(ScopedMemory.changes)
+    revise = _awaitable(ScopedMemory.revise)
+    rollback = _awaitable(ScopedMemory.rollback)
+    forget = _awaitable(ScopedMemory.forget)
+
+
+class AsyncAdmin:
+    """`Admin`, awaitable."""
+
+    def __init__(self, sync: Admin, pool: ThreadPoolExecutor) -> None:
+        self._sync, self._pool = sync, pool
+
+    tenants = _awaitable(Admin.tenants)
