@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
@@ -18,4 +19,4 @@ def run(session: Session, args: Namespace) -> Answer:
     """Copy every tenant."""
     files = session.existing().tercet.backup(args.folder)
     document = {"folder": args.folder, "files": [str(file) for file in files]}
-    return Answer(document, [f"Copied {len(files):,} tenants to {args.folder}"])
+    return Answer(document, [f"Copied {out.count(len(files), 'tenant')} to {args.folder}"])

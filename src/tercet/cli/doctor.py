@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
@@ -34,7 +35,9 @@ def run(session: Session, args: Namespace) -> Answer:
         ]
         for one in findings
     ]
-    lines.append(f"{len(found):,} tenants checked: " + (f"{len(left):,} findings remain" if left else "all is well"))
+    lines.append(
+        f"{out.count(len(found), 'tenant')} checked: {out.count(len(left), 'finding') + ' left' if left else 'all is well'}"
+    )
     lines.append(f"recall is by {document['recall_by']}")
     if left and not args.repair:
         lines.append("`tercet doctor --repair` rebuilds what can be rebuilt")

@@ -37,7 +37,7 @@ def run(session: Session, args: Namespace) -> Answer:
         raise InvalidRequest(f"{path} is there already; give another name, or --force to replace it.")
     with out.progress("exporting", " memories") as bar, _new_file(path) as stream:
         count = export_scope(memory, stream, progress=bar)
-    return Answer({"file": str(path), "exported": count}, [f"Exported {count:,} memories to {path}"])
+    return Answer({"file": str(path), "exported": count}, [f"Exported {out.count(count, 'memory')} to {path}"])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from tercet.cli import out
 from tercet.cli.options import Parser, add_where, conditions
 from tercet.cli.out import Answer, Line
 from tercet.cli.session import Session
@@ -30,7 +31,9 @@ def run(session: Session, args: Namespace) -> Answer:
     else:
         total = memory.list(limit=1, where=where).total
         if not args.yes:
-            raise InvalidRequest(f"{total:,} memories meet this; nothing was forgotten. Add --yes to forget them.")
+            raise InvalidRequest(
+                f"This meets {out.count(total, 'memory')}; nothing was forgotten. Add --yes to forget them."
+            )
         receipt = memory.forget(where=where)
     return Answer({"receipt": receipt_json(receipt), "forgotten": len(receipt.erased)}, receipt_lines(receipt))
 
@@ -38,7 +41,7 @@ def run(session: Session, args: Namespace) -> Answer:
 def receipt_lines(receipt: Receipt) -> list[Line]:
     """What an erasure did, for a person."""
     made = f", {len(receipt.derived):,} of them made from others" if receipt.derived else ""
-    lines: list[Line] = [f"Forgot {len(receipt.erased):,} memories{made}"]
+    lines: list[Line] = [f"Forgot {out.count(len(receipt.erased), 'memory')}{made}"]
     if receipt.scrubbed_at is None:
         lines.append(
             f"The bytes are not scrubbed yet: waiting for {receipt.waiting_for}; `tercet worker --once` goes on."

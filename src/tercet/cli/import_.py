@@ -42,7 +42,9 @@ def run(session: Session, args: Namespace) -> Answer:
         cubes = session.memory.remember_document(path, format=args.format, progress=bar)
     added = session.memory.list(limit=1).total - before
     document = {"imported": added, "updated": 0, "unchanged": len(cubes) - added, "skipped": [], "total": len(cubes)}
-    return Answer(document, [f"Imported {added:,} memories from {path}, {len(cubes) - added:,} were here already"])
+    return Answer(
+        document, [f"Imported {out.count(added, 'memory')} from {path}; {len(cubes) - added:,} were here already"]
+    )
 
 
 def _answer(done: Imported) -> Answer:
@@ -55,6 +57,6 @@ def _answer(done: Imported) -> Answer:
         "total": len(done.added) + len(done.updated) + len(done.unchanged) + len(done.skipped),
     }
     counts = f"{len(done.updated):,} were brought up to date, {len(done.unchanged):,} were here already"
-    lines: list[Line] = [f"Imported {len(done.added):,} memories; {counts}"]
+    lines: list[Line] = [f"Imported {out.count(len(done.added), 'memory')}; {counts}"]
     lines += [f"Skipped {count:,}: {reason}" for reason, count in Counter(one.reason for one in done.skipped).items()]
     return Answer(document, lines)

@@ -30,7 +30,7 @@ def run(session: Session, args: Namespace) -> Answer:
     }
     width = out.terminal_width()
     lines: list[Line] = [_row(cube, width) for cube in page]
-    lines.append([Span(f"{len(page):,} of {page.total:,} memories", "faint")])
+    lines.append([Span(f"{len(page):,} of {out.count(page.total, 'memory')}", "faint")])
     if page.cursor is not None:
         lines.append([Span(f"go on with --cursor {page.cursor}", "faint")])
     return Answer(document, lines)

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
@@ -131,6 +131,27 @@ def block(text: str, indent: str = "    ") -> list[Line]:
 def day_and_time(when: datetime | None) -> str:
     """`Fri 3 May 2024 09:30`, in the zone it was given with."""
     return f"{when:%a} {when.day} {when:%b %Y %H:%M}" if when else "–"
+
+
+def count(number: int, thing: str) -> str:
+    """`1 memory`, `2 memories`."""
+    if number != 1:
+        thing = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"
+    return f"{number:,} {thing}"
+
+
+def told_of(cube: MemCube) -> str:
+    """What the words of a memory that name a time mean: `'last Friday' is Fri 1 Mar 2024`; empty if there are none."""
+    happened = cube.descriptive.happened
+    if happened is None or happened.span is None:
+        return ""
+    start, last = happened.start, happened.end - timedelta(microseconds=1)
+    days = f"{start:%a} {start.day} {start:%b %Y}"
+    if (last - start).days == 0 and start.date() != last.date():
+        days = day_and_time(start)
+    elif last.date() != start.date():
+        days = f"{start.day} {start:%b %Y} to {last.day} {last:%b %Y}"
+    return f"{cube.text[slice(*happened.span)]!r} is {days}"
 
 
 def heading(cube: MemCube) -> str:

@@ -56,6 +56,8 @@ def hit_lines(place: int, hit: Hit, *, why: bool) -> list[Line]:
         [f"{place:>3}. ", Span(f"{hit.score:.3f}", "good"), f"  {out.heading(hit.cube)}  ", Span(hit.cube.id, "faint")],
         *out.block(text[:SHOWN] + cut, "     "),
     ]
+    if told := out.told_of(hit.cube):
+        lines.append([Span(f"     {told}", "faint")])
     if why:
         lines.append([Span(f"     {reasons(hit.why)}", "faint")])
     return lines
@@ -74,7 +76,7 @@ def _lines(hits: Hits, found_by: str, *, why: bool) -> list[Line]:
     for place, hit in enumerate(hits, 1):
         lines += hit_lines(place, hit, why=why)
     if not hits:
-        lines.append(f"Nothing found among {hits.total:,} memories.")
+        lines.append(f"Nothing found among {out.count(hits.total, 'memory')}.")
     if hits.dropped is not None:
         lines.append([Span(hits.dropped, "faint")])
     if found_by != "words and vectors":

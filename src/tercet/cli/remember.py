@@ -9,7 +9,6 @@ from tercet.cli import out
 from tercet.cli.options import Parser, pairs
 from tercet.cli.out import Answer, Span
 from tercet.cli.session import Session
-from tercet.cube import MemCube
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import cube_json
 from tercet.text.read.files import decode
@@ -50,7 +49,9 @@ def run(session: Session, args: Namespace) -> Answer:
         ref=args.ref,
         type=args.type or ("fact" if isinstance(item, str) else None),
     )
-    return Answer({"cube": cube_json(cube)}, [["Remembered ", Span(cube.id, "strong"), _told(cube)]])
+    told = out.told_of(cube)
+    line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
+    return Answer({"cube": cube_json(cube)}, [line])
 
 
 def words(given: str | None) -> str:
@@ -77,12 +78,5 @@ def _file(session: Session, args: Namespace) -> Answer:
         cubes = session.memory.remember_document(args.file, format=args.format, progress=bar)
     return Answer(
         {"cubes": [cube_json(cube) for cube in cubes], "total": len(cubes)},
-        [f"Remembered {len(cubes):,} memories from {args.file}"],
+        [f"Remembered {out.count(len(cubes), 'memory')} from {args.file}"],
     )
-
-
-def _told(cube: MemCube) -> str:
-    happened = cube.descriptive.happened
-    if happened is None or happened.span is None:
-        return ""
-    return f"  ({cube.text[slice(*happened.span)]!r} is {out.day_and_time(happened.start)})"

@@ -34,18 +34,22 @@ class Session:
     @cached_property
     def tercet(self) -> Tercet:
         """The vault, opened; its folder is made if it is not there."""
-        return Tercet.open(self.folder, embedder=None if self.args.words else "auto")
+        return self.open(self.folder)
 
     @property
     def memory(self) -> ScopedMemory:
         """The scope that the options name."""
-        return self.scoped(self.tercet)
+        return self.scoped(self.tercet, tenant=self.args.tenant)
 
-    def scoped(self, tercet: Tercet) -> ScopedMemory:
-        """The same scope in another vault."""
+    def open(self, folder: Path) -> Tercet:
+        """A vault, with the embedder that the options ask for."""
+        return Tercet.open(folder, embedder=None if self.args.words else "auto")
+
+    def scoped(self, tercet: Tercet, *, tenant: str | None) -> ScopedMemory:
+        """The scope that the options name, in another vault and tenant."""
         args = self.args
         by = Caller(args.caller)
-        return tercet.scope(tenant=args.tenant, user=args.user, agent=args.agent, session=args.session, by=by)
+        return tercet.scope(tenant=tenant, user=args.user, agent=args.agent, session=args.session, by=by)
 
     def existing(self) -> Self:
         """This session, for a command that only makes sense on a vault that is there. Raises VaultError."""

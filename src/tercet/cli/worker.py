@@ -7,6 +7,7 @@ import sys
 import threading
 from argparse import Namespace
 
+from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
@@ -28,7 +29,7 @@ def run(session: Session, args: Namespace) -> Answer:
     done = session.tercet.work(until_idle=True)
     if not args.once:
         done += _work_on(session, args.poll, quiet=args.json)
-    return Answer({"done": done}, [f"{done:,} jobs done"])
+    return Answer({"done": done}, [f"{out.count(done, 'job')} done"])
 
 
 def _work_on(session: Session, poll: float, *, quiet: bool) -> int:
@@ -40,7 +41,7 @@ def _work_on(session: Session, poll: float, *, quiet: bool) -> int:
             ran = session.tercet.work(until_idle=True)
             done += ran
             if ran and not quiet:
-                sys.stderr.write(f"tercet: {ran:,} jobs done\n")
+                sys.stderr.write(f"tercet: {out.count(ran, 'job')} done\n")
     finally:
         signal.signal(signal.SIGTERM, before)
     return done
