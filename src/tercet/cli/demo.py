@@ -92,9 +92,8 @@ def _ask(memory: ScopedMemory, sample: Sample) -> Answer:
         hits = memory.recall(question.question, limit=SHOWN)
         lines += ["", [Span(question.question, "name"), f"  (written answer: {question.answer})"]]
         for place, hit in enumerate(hits, 1):
-            [first, *rest] = hit_lines(place, hit, why=True)
-            answers = hit.cube.ref in question.evidence
-            lines += [[*first, Span("  answers it", "good")] if answers else first, *rest]
+            mark = "  answers it" if hit.cube.ref in question.evidence else ""
+            lines += hit_lines(place, hit, why=True, mark=mark)
         asked.append(_question(question) | {"hits": [hit_json(hit) for hit in hits]})
     return Answer({"asked": asked}, lines)
 

@@ -36,7 +36,8 @@ def run(session: Session, args: Namespace) -> Answer:
         for one in findings
     ]
     lines.append(
-        f"{out.count(len(found), 'tenant')} checked: {out.count(len(left), 'finding') + ' left' if left else 'all is well'}"
+        f"{out.count(len(found), 'tenant')} checked: "
+        + (f"{out.count(len(left), 'finding')} left" if left else "all is well")
     )
     lines.append(f"recall is by {document['recall_by']}")
     if left and not args.repair:

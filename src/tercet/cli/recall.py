@@ -48,12 +48,18 @@ def run(session: Session, args: Namespace) -> Answer:
     return Answer(document, _lines(hits, session.tercet.recall_by(), why=args.why))
 
 
-def hit_lines(place: int, hit: Hit, *, why: bool) -> list[Line]:
-    """One hit for a person."""
+def hit_lines(place: int, hit: Hit, *, why: bool, mark: str = "") -> list[Line]:
+    """One hit for a person; `mark` stands at the end of its first line."""
     text = hit.cube.text
     cut = f"… ({len(text):,} characters)" if len(text) > SHOWN else ""
     lines: list[Line] = [
-        [f"{place:>3}. ", Span(f"{hit.score:.3f}", "good"), f"  {out.heading(hit.cube)}  ", Span(hit.cube.id, "faint")],
+        [
+            f"{place:>3}. ",
+            Span(f"{hit.score:.3f}", "good"),
+            f"  {out.heading(hit.cube)}  ",
+            Span(hit.cube.id, "faint"),
+            Span(mark, "good"),
+        ],
         *out.block(text[:SHOWN] + cut, "     "),
     ]
     if told := out.told_of(hit.cube):
