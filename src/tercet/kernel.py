@@ -32,7 +32,7 @@ from tercet.vault import doctor, stats
 from tercet.vault.backup import back_up
 from tercet.vault.doctor import Finding
 from tercet.vault.erase import Receipt, erase
-from tercet.vault.filters import Where
+from tercet.vault.filters import Where, check_where
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, check_limit
@@ -330,7 +330,7 @@ class ScopedMemory:
             raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
         self._check("read")
         tenant, embedder = self._tenant, self.tercet.embedder
-        conditions = {**(where or {}), **({"kind": Kind(kind).value} if kind is not None else {})}
+        conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen = find_policy(policy)
         asked = ask(question, embedder, chosen)
         with tenant.reading() as reader:
