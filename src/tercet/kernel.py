@@ -439,7 +439,8 @@ class ScopedMemory:
             raise InvalidRequest(
                 f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
             )
-        return self._revise(versions[-1], chosen, versions[-1].version, "rollback")
+        again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
+        return self._revise(versions[-1], again, versions[-1].version, "rollback")
 
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
