@@ -35,7 +35,7 @@ from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.journal import Change
-from tercet.vault.reader import Page, check_limit
+from tercet.vault.reader import Page, Reader, check_limit
 from tercet.vault.sqlite import SqliteVault, Tenant
 
 log = logging.getLogger(__name__)
@@ -461,13 +461,16 @@ class ScopedMemory:
         if (id is None) == (where is None):
             raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`).")
         tenant = self._tenant
+
+        def asked(reader: Reader) -> list[int]:
+            if id is None:
+                return reader.numbers(self.scope, where)
+            return [reader.head(one, self.scope)[0] for one in dict.fromkeys([id] if isinstance(id, str) else id)]
+
+        with tenant.reading() as reader:
+            asked(reader)  # what is not there is said before a tenant's file is made
         with tenant.writing(by=self.by.name) as writer:
-            if id is not None:
-                ids = [id] if isinstance(id, str) else id
-                numbers = [writer.reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
-            else:
-                numbers = writer.reader.numbers(self.scope, where)
-            receipt = erase(writer, numbers)
+            receipt = erase(writer, asked(writer.reader))
         tenant.forget_cache()
         waiting = tenant.scrub()
         return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
@@ -484,7 +487,9 @@ class ScopedMemory:
         for draft in found:
             if not self.scope.covers(draft.scope):
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
-        embedder = self.tercet.embedder if found else None
+        if not found:
+            return []
+        embedder = self.tercet.embedder
         entries = prepare(found, embedder)
         with self._tenant.writing(by=self.by.name) as writer:
             for link in {link for draft in found for link in draft.behavioural.derivations}:
