@@ -1,0 +1,198 @@
+"""Fill the parts of the manual that code knows best. `python docs/gen.py` writes them; `--check` exits 1 if one is stale.
+
+A page marks such a part with `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `BLOCKS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tercet
+from tercet import errors
+from tercet.lifecycle import EDGES, State
+from tercet.text.recall.policies import POLICIES
+
+PAGES = Path(__file__).parent
+WIDTH = 100
+_MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
+
+
+def lifecycle() -> str:
+    """States against states: "yes" where the edge is legal."""
+    rows = [[f"`{a}`", *("yes" if b in EDGES[a] else "–" for b in State)] for a in State]
+    return table(["from \\ to", *(f"`{state}`" for state in State)], rows)
+
+
+def error_tree() -> str:
+    """Every error class: what it is besides, and what it means."""
+    classes = [c for c in vars(errors).values() if inspect.isclass(c) and c.__module__ == errors.__name__]
+    rows = [[f"`{c.__name__}`", ", ".join(f"`{b.__name__}`" for b in c.__bases__), summary(c)] for c in classes]
+    return table(["error", "is a", "raised when"], rows)
+
+
+def policies() -> str:
+    """Every policy of the literal table."""
+    return table(["policy", "what it does"], [[f"`{name}`", summary(policy)] for name, policy in POLICIES.items()])
+
+
+def names() -> str:
+    """Every exported name, with the signatures and docstrings of what it offers."""
+    public = {name: getattr(tercet, name) for name in tercet.__all__}
+    shown = {name: found for name, found in public.items() if not _is_error(found)}
+    return "\n\n".join(part for name, found in shown.items() for part in _entry(name, found))
+
+
+def commands() -> str:
+    """Every command: what it is for, how it is called, its options."""
+    from tercet.cli import build_parser
+
+    parser = build_parser()
+    parts = [_options("Options of every command", parser)]
+    for name, command, help in commands_of(parser):
+        usage = " ".join(command.format_usage().removeprefix("usage: ").split())
+        parts += [f"## `{name}`", command.description or help, f"```text\n{usage}\n```", _options("", command)]
+    return "\n\n".join(part for part in parts if part)
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "lifecycle": lifecycle,
+    "errors": error_tree,
+    "policies": policies,
+    "names": names,
+    "commands": commands,
+}
+
+
+def filled(page: str) -> str:
+    """The page with its generated parts as the code has them now."""
+    return _MARKED.sub(lambda part: f"{part[1]}{BLOCKS[part[2]]()}\n{part[3]}", page)
+
+
+def stale() -> dict[Path, str]:
+    """Pages that differ from what the code says, and what they should be."""
+    pages = {path: path.read_text(encoding="utf-8") for path in sorted(PAGES.rglob("*.md"))}
+    return {path: new for path, old in pages.items() if (new := filled(old)) != old}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def summary(thing: object) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
+
+
+def _is_error(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Exception)
+
+
+def _entry(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  # any exported object
+    yield f"## `{name}`"
+    if inspect.isfunction(thing):
+        yield _signature(name, thing)
+        yield prose(thing)
+        return
+    yield prose(thing)
+    for method, found in vars(thing).items():
+        raw = found.__func__ if isinstance(found, classmethod) else found
+        if method.startswith("_") or not (inspect.isfunction(raw) or isinstance(raw, property)):
+            continue
+        yield f"### `{name}.{method}`"
+        if inspect.isfunction(raw):
+            yield _signature(method, raw)
+        yield prose(raw)
+
+
+def prose(thing: object) -> str:
+    """A docstring in NumPy's style as Markdown."""
+    text = inspect.getdoc(thing) or ""
+    head, *sections = _SECTION.split(text)
+    parts = [_paragraphs(head)]
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        parts.append(f"**{title}**\n\n{_items(body)}")
+    return "\n\n".join(parts)
+
+
+def _paragraphs(text: str) -> str:
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
+
+
+def _items(body: str) -> str:
+    """`name` lines, each followed by its indented description, as a list."""
+    items: list[tuple[str, list[str]]] = []
+    for line in body.strip().splitlines():
+        if line and not line[0].isspace():
+            items.append((line, []))
+        elif items:
+            items[-1][1].append(line.strip())
+    return "\n".join(
+        f"- {', '.join(f'`{one}`' for one in name.split(', '))}: {' '.join(words)}" for name, words in items
+    )
+
+
+def _signature(name: str, function: Callable[..., Any]) -> str:
+    found = inspect.signature(function)
+    parts, starred = [], False
+    for parameter in found.parameters.values():
+        if parameter.name in {"self", "cls"}:
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            parts, starred = [*parts, "*"], True
+        prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        default = parameter.default
+        shown = "" if default is parameter.empty else f" = {getattr(default, '__name__', repr(default))}"
+        parts.append(f"{prefix}{parameter.name}: {parameter.annotation}{shown}")
+    line = f"{name}({', '.join(parts)}) -> {found.return_annotation}"
+    if len(line) > WIDTH:
+        line = f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {found.return_annotation}"
+    return f"```py\n{line}\n```"
+
+
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
+    """Name, parser and one line of help of each subcommand."""
+    for action in parser._actions:  # argparse has no public way to its subcommands
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
+            for name, command in action.choices.items():
+                yield name, command, helps.get(name, "")
+
+
+def _options(title: str, parser: argparse.ArgumentParser) -> str:
+    rows = []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction | argparse._HelpAction) or action.help == argparse.SUPPRESS:
+            continue
+        value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+        label = ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{action.dest}`"
+        help = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+        choices = " One of " + ", ".join(f"`{choice}`" for choice in action.choices) + "." if action.choices else ""
+        rows.append([label, help + choices])
+    if not rows:
+        return ""
+    return (f"**{title}**\n\n" if title else "") + table(["argument", "meaning"], rows)
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--check", action="store_true", help="change nothing; exit 1 if a page is stale")
+    check = asked.parse_args().check
+    found = stale()
+    for path, new in found.items():
+        if not check:
+            path.write_text(new, encoding="utf-8")
+        print(f"{path.relative_to(PAGES)} {'is stale; run python docs/gen.py' if check else 'written'}")
+    return 1 if check and found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
