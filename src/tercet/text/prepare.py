@@ -23,7 +23,7 @@ def space_of(embedder: Embedder | None) -> Space | None:
 
 
 def prepare(drafts: Sequence[MemCube], embedder: Embedder | None) -> list[Entry]:
-    """Entries for drafts, in order. Where the embedder is absent or fails, they carry no vectors and a job makes them."""
+    """Entries for drafts, in order; without vectors, which a job makes later, if the embedder is absent or fails."""
     wanted = [i for i, draft in enumerate(drafts) if draft.kind is Kind.TEXT and len(draft.text) <= AT_ONCE]
     made: dict[int, tuple[bytes, bytes | None]] = {}
     if embedder is not None and wanted:

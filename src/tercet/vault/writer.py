@@ -34,7 +34,7 @@ class Space:
 class Entry:
     """A cube on its way in, with what was worked out before the transaction began.
 
-    `vectors` and `states` are the bytes a row keeps (None: an `embed` job makes them later), `terms` the words counted,
+    `vectors` and `states` are the bytes a row keeps (None: an `embed` job makes them later), `terms` the words,
     `marks` bits that recall reads (the vault only keeps them).
     """
 
@@ -111,8 +111,8 @@ class Writer:
         new = self._version((n, scope), new, piece=None, action=action)
         d = new.descriptive
         self.connection.execute(
-            "UPDATE cubes SET version = ?, words = ?, marks = ?, observed = ?, happened_from = ?, happened_to = ?, type = ? "
-            "WHERE n = ?",
+            "UPDATE cubes SET version = ?, words = ?, marks = ?, observed = ?, happened_from = ?, happened_to = ?, "
+            "type = ? WHERE n = ?",
             (new.version, sum(entry.terms.values()), entry.marks, *_times(new, self.at), d.type, n),
         )
         self._index(entry, owner, new, self.space(space), n)
@@ -221,7 +221,8 @@ class Writer:
         n = scalar(
             self.connection,
             "INSERT INTO cubes (id, scope, kind, type, state, version, ref, speaker, role, run, observed, "
-            "happened_from, happened_to, words, marks) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
+            "happened_from, happened_to, words, marks) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
             (raw, scope, d.kind.value, d.type, new.state.value, new.version, d.origin.ref, d.origin.speaker,
              d.origin.role, run, *_times(new, self.at), sum(entry.terms.values()), entry.marks),
         )  # fmt: skip

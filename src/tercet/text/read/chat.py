@@ -146,8 +146,8 @@ def instant(value: object, what: str = "at") -> datetime:
 
 
 def _told_of(text: str, observed: datetime) -> Happened | None:
-    """When what `text` tells of took place: of the dates in it the narrowest, of equally narrow ones the first."""
-    found = min(happened(text, observed), key=lambda when: when.end - when.start, default=None)
+    """When what `text` tells of took place: a past time before a coming one, then the narrowest, then the first."""
+    found = min(happened(text, observed), key=lambda when: (when.start > observed, when.end - when.start), default=None)
     return None if found is None else Happened(found.start, found.end, found.span)
 
 
