@@ -1,4 +1,4 @@
-"""Fill the parts of the manual that code knows best. `python docs/gen.py` writes them; `--check` exits 1 if one is stale.
+"""Fill the parts of the manual that code knows best: `python docs/gen.py`; `--check` exits 1 if one is stale.
 
 A page marks such a part with `<!-- generated: NAME -->` and `<!-- end -->`; NAME is a key of `BLOCKS`.
 """
@@ -10,11 +10,15 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tercet.text.recall.signals import SIGNALS
+
 import tercet
 from tercet import errors
+from tercet.cli import COMMANDS, options
 from tercet.lifecycle import EDGES, State
 from tercet.text.recall.policies import POLICIES
 
@@ -38,8 +42,17 @@ def error_tree() -> str:
 
 
 def policies() -> str:
-    """Every policy of the literal table."""
-    return table(["policy", "what it does"], [[f"`{name}`", summary(policy)] for name, policy in POLICIES.items()])
+    """Every policy of the literal table: its signals with their weights, what it needs, what else ranks."""
+    rows = []
+    for name, policy in POLICIES.items():
+        weights = ", ".join(f"`{signal}` {weight:g}" for signal, weight in policy.weights.items())
+        rows.append([f"`{name}`", weights, policy.needs, f"`{policy.fallback}`" if policy.fallback else "–"])
+    return table(["policy", "signals and their weights", "needs", "without that"], rows)
+
+
+def signals() -> str:
+    """Every signal that a policy may weigh."""
+    return table(["signal", "what it measures"], [[f"`{name}`", summary(signal)] for name, signal in SIGNALS.items()])
 
 
 def names() -> str:
@@ -50,14 +63,16 @@ def names() -> str:
 
 
 def commands() -> str:
-    """Every command: what it is for, how it is called, its options."""
-    from tercet.cli import build_parser
-
-    parser = build_parser()
-    parts = [_options("Options of every command", parser)]
-    for name, command, help in commands_of(parser):
-        usage = " ".join(command.format_usage().removeprefix("usage: ").split())
-        parts += [f"## `{name}`", command.description or help, f"```text\n{usage}\n```", _options("", command)]
+    """Every command: what it is for, how it is called, its own options; those of every command once."""
+    everywhere = options.Parser(prog="tercet", description="")
+    options.add_common(everywhere)
+    common = {action.dest for action in everywhere._actions}
+    parts = ["## Everywhere\n\nThese may stand anywhere on the line.", _arguments(everywhere, leave_out=set())]
+    for name, (module, says) in COMMANDS.items():
+        parser = options.Parser(prog=f"tercet {name}", description=says)
+        import_module(module).add_arguments(parser)
+        usage = " ".join(parser.format_usage().removeprefix("usage: ").replace(" [-h]", "").split())
+        parts += [f"## `{name}`", says, f"```text\n{usage}\n```", _arguments(parser, leave_out=common)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -65,9 +80,17 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "lifecycle": lifecycle,
     "errors": error_tree,
     "policies": policies,
+    "signals": signals,
     "names": names,
     "commands": commands,
 }
+
+
+def requirements(project: Mapping[str, Any], group: str) -> list[str]:
+    """Names of the packages that pyproject.toml asks for: "dependencies", or an extra; our own extras left out."""
+    table = project["project"]
+    lines = table[group] if group == "dependencies" else table["optional-dependencies"][group]
+    return [name for line in lines if (name := re.split(r"[^\w.-]", line)[0]) != table["name"]]
 
 
 def filled(page: str) -> str:
@@ -142,13 +165,14 @@ def _items(body: str) -> str:
 
 def _signature(name: str, function: Callable[..., Any]) -> str:
     found = inspect.signature(function)
-    parts, starred = [], False
+    parts: list[str] = []
+    starred = False
     for parameter in found.parameters.values():
         if parameter.name in {"self", "cls"}:
             continue
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
             parts, starred = [*parts, "*"], True
-        prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        prefix = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
         default = parameter.default
         shown = "" if default is parameter.empty else f" = {getattr(default, '__name__', repr(default))}"
         parts.append(f"{prefix}{parameter.name}: {parameter.annotation}{shown}")
@@ -158,28 +182,18 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
     return f"```py\n{line}\n```"
 
 
-def commands_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser, str]]:
-    """Name, parser and one line of help of each subcommand."""
-    for action in parser._actions:  # argparse has no public way to its subcommands
-        if isinstance(action, argparse._SubParsersAction):
-            helps = {choice.dest: choice.help or "" for choice in action._choices_actions}
-            for name, command in action.choices.items():
-                yield name, command, helps.get(name, "")
-
-
-def _options(title: str, parser: argparse.ArgumentParser) -> str:
+def _arguments(parser: argparse.ArgumentParser, *, leave_out: set[str]) -> str:
+    """What a parser takes, as a table. Argparse has no public list of it."""
     rows = []
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction | argparse._HelpAction) or action.help == argparse.SUPPRESS:
+        if action.dest in leave_out or action.dest == "help":
             continue
+        choices = ", ".join(f"`{choice}`" for choice in action.choices or ())
         value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
-        label = ", ".join(f"`{option}{value}`" for option in action.option_strings) or f"`{action.dest}`"
-        help = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
-        choices = " One of " + ", ".join(f"`{choice}`" for choice in action.choices) + "." if action.choices else ""
-        rows.append([label, help + choices])
-    if not rows:
-        return ""
-    return (f"**{title}**\n\n" if title else "") + table(["argument", "meaning"], rows)
+        label = ", ".join(f"`{option}{value}`" for option in action.option_strings)
+        says = [(action.help or "").replace("%%", "%"), choices and f"one of {choices}"]
+        rows.append([label or f"`{action.metavar or action.dest.upper()}`", "; ".join(filter(None, says))])
+    return table(["argument", "meaning"], rows) if rows else ""
 
 
 def main() -> int:

@@ -29,7 +29,8 @@ def run(command: list[str | Path], cwd: Path, **environment: str) -> str:
 
 def loaded_after(statement: str, cwd: Path) -> set[str]:
     """Top-level modules that a fresh interpreter has after a statement."""
-    code = f"{statement}\nimport sys, json\njson.dump(sorted({{name.partition('.')[0] for name in sys.modules}}), sys.stderr)"
+    tell = "import sys, json\njson.dump([name.partition('.')[0] for name in sys.modules], sys.stderr)"
+    code = f"{statement}\n{tell}"
     done = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True)
     return set(json.loads(done.stderr))
 

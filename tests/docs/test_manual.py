@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 import tercet
-from tercet.cli import build_parser
+from tercet.cli import COMMANDS
 from tercet.lifecycle import EDGES, State
 from tercet.text.read.exports import EXPORTS
 from tercet.text.read.files import READERS
@@ -37,7 +38,6 @@ def load_generator() -> ModuleType:
 
 
 GEN = load_generator()
-COMMANDS = [name for name, _, _ in GEN.commands_of(build_parser())]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,6 @@ def test_python_blocks_run(page: Path, blocks: list[str], tmp_path: Path) -> Non
         [sys.executable, "-W", "error", script.name], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout, "an example prints nothing, or none of its lines ran"
 
 
 def test_the_first_pages_have_examples() -> None:
