@@ -25,7 +25,7 @@ LIMITS_MS = {"import": 150.0, "help": 250.0}
 def commands() -> dict[str, list[str]]:
     """What is timed, by name. `tercet --help` runs the installed script, as a user would."""
     script = shutil.which("tercet", path=str(Path(sys.executable).parent))
-    asks = [script] if script else [sys.executable, "-c", "import sys; from tercet.cli import main; sys.exit(main())"]
+    asks = [script] if script else [sys.executable, "-m", "tercet"]
     return {
         "pass": [sys.executable, "-c", "pass"],
         "import": [sys.executable, "-c", "import tercet"],

@@ -10,6 +10,8 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from tercet.lifecycle import EDGES, State
 from tercet.text.recall.policies import POLICIES
 
 PAGES = Path(__file__).parent
-WIDTH = 100
+WIDTH, USAGE_WIDTH = 100, 80
+FIRST = ("Tercet", "ScopedMemory", "AsyncTercet", "Message", "Hits", "Hit", "Page", "Receipt", "MemCube")
+"""Names that the reference begins with; the others follow by the alphabet."""
 _MARKED = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 
@@ -56,9 +60,9 @@ def signals() -> str:
 
 
 def names() -> str:
-    """Every exported name, with the signatures and docstrings of what it offers."""
-    public = {name: getattr(tercet, name) for name in tercet.__all__}
-    shown = {name: found for name, found in public.items() if not _is_error(found)}
+    """Every exported name but the errors, with the signatures and docstrings of what it offers."""
+    public = sorted(tercet.__all__, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
+    shown = {name: found for name in public if not _is_error(found := getattr(tercet, name))}
     return "\n\n".join(part for name, found in shown.items() for part in _entry(name, found))
 
 
@@ -67,12 +71,14 @@ def commands() -> str:
     everywhere = options.Parser(prog="tercet", description="")
     options.add_common(everywhere)
     common = {action.dest for action in everywhere._actions}
-    parts = ["## Everywhere\n\nThese may stand anywhere on the line.", _arguments(everywhere, leave_out=set())]
+    parts = [
+        "## Options of every command\n\nThey may stand anywhere on the line.",
+        _arguments(everywhere, leave_out=set()),
+    ]
     for name, (module, says) in COMMANDS.items():
         parser = options.Parser(prog=f"tercet {name}", description=says)
         import_module(module).add_arguments(parser)
-        usage = " ".join(parser.format_usage().removeprefix("usage: ").replace(" [-h]", "").split())
-        parts += [f"## `{name}`", says, f"```text\n{usage}\n```", _arguments(parser, leave_out=common)]
+        parts += [f"## `{name}`", says, f"```text\n{_usage(parser)}\n```", _arguments(parser, leave_out=common)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -121,19 +127,25 @@ def _is_error(thing: object) -> bool:
 
 def _entry(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  # any exported object
     yield f"## `{name}`"
-    if inspect.isfunction(thing):
+    if is_dataclass(thing) or inspect.isfunction(thing):
         yield _signature(name, thing)
-        yield prose(thing)
-        return
     yield prose(thing)
-    for method, found in vars(thing).items():
-        raw = found.__func__ if isinstance(found, classmethod) else found
-        if method.startswith("_") or not (inspect.isfunction(raw) or isinstance(raw, property)):
+    if inspect.isfunction(thing):
+        return
+    members = {key: _plain(found) for key, found in vars(thing).items() if not key.startswith("_")}
+    values = [[f"`{key}`", summary(found)] for key, found in members.items() if isinstance(found, property)]
+    if values:
+        yield table(["attribute", "meaning"], values)
+    for key, method in members.items():
+        if not inspect.isfunction(method) or hasattr(method, "__wrapped__"):  # a wrapped one is told of elsewhere
             continue
-        yield f"### `{name}.{method}`"
-        if inspect.isfunction(raw):
-            yield _signature(method, raw)
-        yield prose(raw)
+        yield f"### `{name}.{key}`"
+        yield _signature(key, method)
+        yield prose(method)
+
+
+def _plain(member: object) -> object:
+    return member.__func__ if isinstance(member, classmethod) else member
 
 
 def prose(thing: object) -> str:
@@ -173,13 +185,33 @@ def _signature(name: str, function: Callable[..., Any]) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not starred:
             parts, starred = [*parts, "*"], True
         prefix = "**" if parameter.kind is parameter.VAR_KEYWORD else ""
-        default = parameter.default
-        shown = "" if default is parameter.empty else f" = {getattr(default, '__name__', repr(default))}"
-        parts.append(f"{prefix}{parameter.name}: {parameter.annotation}{shown}")
-    line = f"{name}({', '.join(parts)}) -> {found.return_annotation}"
+        parts.append(f"{prefix}{parameter.name}: {parameter.annotation}{_default(parameter)}")
+    result = "" if isinstance(function, type) else f" -> {found.return_annotation}"
+    line = f"{name}({', '.join(parts)}){result}"
     if len(line) > WIDTH:
-        line = f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f") -> {found.return_annotation}"
+        line = f"{name}(\n" + "".join(f"    {part},\n" for part in parts) + f"){result}"
     return f"```py\n{line}\n```"
+
+
+def _default(parameter: inspect.Parameter) -> str:
+    value = parameter.default
+    if value is parameter.empty:
+        return ""
+    if type(value).__module__ == "dataclasses":  # made anew for each instance
+        return " = …"
+    return f" = {getattr(value, '__name__', None) or (str(value) if isinstance(value, Enum) else repr(value))}"
+
+
+def _usage(parser: argparse.ArgumentParser) -> str:
+    """The usage on lines of our own width: argparse breaks them by the terminal's."""
+    words = " ".join(parser.format_usage().removeprefix("usage: ").replace(" [-h]", "").split())
+    pieces = re.findall(r"\[[^\]]*\]|\S+", words)
+    lines = [pieces[0]]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) >= USAGE_WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {piece}"
+    return "\n".join(lines)
 
 
 def _arguments(parser: argparse.ArgumentParser, *, leave_out: set[str]) -> str:
