@@ -16,13 +16,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tercet.text.recall.signals import SIGNALS
-
 import tercet
 from tercet import errors
 from tercet.cli import COMMANDS, options
 from tercet.lifecycle import EDGES, State
 from tercet.text.recall.policies import POLICIES
+from tercet.text.recall.signals import SIGNALS
 
 PAGES = Path(__file__).parent
 WIDTH, USAGE_WIDTH = 100, 80

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -82,27 +81,23 @@ def test_the_lifecycle_table_has_exactly_the_legal_edges() -> None:
     assert drawn == {(a.value, b.value) for a, edges in EDGES.items() for b in edges}
 
 
-def examples() -> Iterator[object]:
-    for page in PAGES:
-        blocks = FENCE.findall(page.read_text(encoding="utf-8"))
-        if blocks:
-            yield pytest.param(page, blocks, id=page.relative_to(ROOT).as_posix())
+EXAMPLES = {page.relative_to(ROOT).as_posix(): FENCE.findall(page.read_text(encoding="utf-8")) for page in PAGES}
 
 
-@pytest.mark.parametrize(("page", "blocks"), examples())
-def test_python_blocks_run(page: Path, blocks: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [name for name, blocks in EXAMPLES.items() if blocks])
+def test_python_blocks_run(name: str, tmp_path: Path) -> None:
     # In a process of its own, one page's blocks after each other, as a reader would paste them.
-    script = tmp_path / f"{page.stem}.py"
-    script.write_text("\n".join(blocks), encoding="utf-8")
+    script = tmp_path / "example.py"
+    script.write_text("\n".join(EXAMPLES[name]), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", script.name], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_the_first_pages_have_examples() -> None:
-    for name in ("README.md", "docs/quickstart.md"):
-        assert FENCE.findall((ROOT / name).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+def test_the_first_pages_have_examples(name: str) -> None:
+    assert EXAMPLES[name]
 
 
 @pytest.mark.parametrize(
