@@ -70,7 +70,7 @@ def head(connection: apsw.Connection) -> tuple[int, bytes]:
 def changes(
     connection: apsw.Connection, condition: str, bindings: Sequence[object], *, since: int, limit: int
 ) -> list[Change]:
-    """Lines after `since`, oldest first, about cubes of the scopes that meet a condition over `scopes s`, `owners o`."""
+    """Lines after `since`, oldest first, on cubes of the scopes that meet a condition over `scopes s`, `owners o`."""
     statement = (
         "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by "  # noqa: S608  # our own words; values are bound
         "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from tercet.cube import Kind, MemCube, Scalar, check_text
@@ -124,9 +127,12 @@ def _checked(cube: MemCube) -> MemCube:
             raise InvalidRequest(f"metadata[{key!r}] must be a string, number, boolean or None, not {value!r}.")
         if isinstance(value, str):
             _check_label(value, empty=True)
-        if (isinstance(value, float) and value != value) or value in (float("inf"), float("-inf")):
+        if isinstance(value, float) and not math.isfinite(value):
             raise InvalidRequest(f"metadata[{key!r}] is not a finite number.")
-    return cube
+    if not d.metadata:
+        return cube
+    # A copy that nobody else holds: the caller may go on using the mapping that was handed over.
+    return replace(cube, descriptive=replace(d, metadata=MappingProxyType(dict(d.metadata))))
 
 
 def _check_label(label: object, *, empty: bool = False) -> None:

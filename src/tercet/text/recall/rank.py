@@ -20,10 +20,10 @@ class Ranking:
     """The best rows first.
 
     `rows` (k,) indexes the view. `scores` (k,) falls, within [0, 1]: how likely it is that the row holds evidence for
-    the question, as estimated on conversations and as if one row in thirty did. Scores of one policy may be compared
-    between questions and between scopes. `contributions` has, for each
-    signal, the (k,) terms of the sum behind it, the bias apart. `policy` is the one that ranked; if it is a fallback,
-    `missing` says what the one asked for would have needed: "vectors" or "tokens".
+    the question, as estimated on conversations and as if one row in thirty did, so that a hit scores the same however
+    much else a scope comes to hold. `contributions` has, for each signal, the (k,) terms of the sum behind it, the bias
+    apart. `policy` is the one that ranked; if it is a fallback, `missing` says what the one asked for would have
+    needed: "vectors" or "tokens".
     """
 
     rows: Ints

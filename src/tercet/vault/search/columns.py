@@ -32,8 +32,8 @@ class Table:
     """The columns at one moment, rows in the order of conversation: by run, then time, then arrival.
 
     Each array has a value a row; `speaker` and `kind` and `state` are codes into the lists beside them. Times are
-    seconds since 1970, NaN where there is none. `parts` holds all vectors, `part_row` the row each belongs to (ascending). `states`
-    holds the coded token states of all rows, one after the other, row i up to byte `state_ends[i]`.
+    seconds since 1970, NaN where there is none. `parts` holds all vectors, `part_row` the row of each, ascending.
+    `states` holds the coded token states of all rows, one after the other, row i up to byte `state_ends[i]`.
     """
 
     n: Ints
