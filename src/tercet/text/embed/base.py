@@ -39,5 +39,8 @@ class Embedder(Protocol):
     def dim(self) -> int:
         """The length of a vector."""
 
-    def embed(self, texts: Sequence[str]) -> list[Embedding]:
-        """Embed each text, in order; a text's result does not depend on the others. Raises `EmbeddingFailed`."""
+    def embed(self, texts: Sequence[str], *, states: bool = False) -> list[Embedding]:
+        """Embed each text, in order; a text's result does not depend on the others. Raises `EmbeddingFailed`.
+
+        With `states`, an embedder that has token states gives them too; the others may ignore the wish.
+        """
