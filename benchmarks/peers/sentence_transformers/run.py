@@ -1,4 +1,4 @@
-"""Embed on request: `run.py (tercet | sentence_transformers) WEIGHTS TEXTS.json`, run by the interpreter that has the engine.
+"""Embed on request: `run.py ENGINE WEIGHTS TEXTS.json`, where ENGINE is `tercet` or `sentence_transformers`.
 
 Prints a JSON line when the first vector is there. Then, for each line `WHAT COUNT` on standard input, prints another:
 `batched` embeds the first COUNT texts in one call, `one` each in a call of its own (seconds; median milliseconds),
@@ -8,16 +8,19 @@ Prints a JSON line when the first vector is there. Then, for each line `WHAT COU
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks import common
 
-def engine(name, weights):
+
+def engine(name: str, weights: Path) -> Callable[[list[str]], Any]:
     """The function from a list of texts to their vectors."""
     if name == "tercet":
         from tercet.text.embed.minilm import MiniLM
@@ -30,7 +33,7 @@ def engine(name, weights):
     return lambda texts: model.encode(texts, batch_size=32, show_progress_bar=False, normalize_embeddings=True)
 
 
-def main(name, weights, file):
+def main(name: str, weights: str, file: str) -> None:
     """Answer until standard input ends."""
     embed = engine(name, Path(weights))
     embed(["The first vector."])
@@ -56,11 +59,11 @@ def main(name, weights, file):
             seconds=seconds,
             cpu_seconds=cpu,
             median_ms=middle,
-            peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            peak_rss_mb=common.peak_rss_mb(),
         )
 
 
-def say(**values):
+def say(**values: object) -> None:
     """One JSON line, at once."""
     print(json.dumps(values), flush=True)
 

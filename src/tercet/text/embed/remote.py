@@ -63,8 +63,8 @@ class FromCallable:
         """The length of a vector. Raises `EmbeddingFailed` if it must be found out and the function fails."""
         return self._dim or self._rows([PROBE], None).shape[1]
 
-    def embed(self, texts: Sequence[str], *, states: bool = False) -> list[Embedding]:  # noqa: ARG002  # has none
-        """One vector a text, in order; never token states. Raises `EmbeddingFailed`."""
+    def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        """One vector a text, in order. Raises `EmbeddingFailed`."""
         if not texts:
             return []
         return [Embedding(row[None]) for row in self._rows(list(texts), self.dim)]
@@ -128,11 +128,8 @@ class OpenAIEmbedder:
         """The length of a vector. Raises `EmbeddingFailed` if it must be found out and the endpoint fails."""
         return self._dim or self._rows([PROBE], None).shape[1]
 
-    def embed(self, texts: Sequence[str], *, states: bool = False) -> list[Embedding]:  # noqa: ARG002  # has none
-        """One vector a text, in order; never token states.
-
-        Raises `EmbeddingFailed` once the tries are used up, or the answer is unfit.
-        """
+    def embed(self, texts: Sequence[str]) -> list[Embedding]:
+        """One vector a text, in order. Raises `EmbeddingFailed` once the tries are used up or the answer is unfit."""
         batches = [list(texts[i : i + self.batch]) for i in range(0, len(texts), self.batch)]
         return [Embedding(row[None]) for batch in batches for row in self._rows(batch, self.dim)]
 

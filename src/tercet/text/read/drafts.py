@@ -129,6 +129,8 @@ def _checked(cube: MemCube) -> MemCube:
             _check_label(value, empty=True)
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidRequest(f"metadata[{key!r}] is not a finite number.")
+    if not d.metadata:
+        return cube
     # A copy that nobody else holds: the caller may go on using the mapping that was handed over.
     return replace(cube, descriptive=replace(d, metadata=MappingProxyType(dict(d.metadata))))
 
