@@ -27,7 +27,7 @@ from tercet.text.read.drafts import Item, drafts, file_drafts, labels
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
-from tercet.text.recall.recall import ask, find_policy, recall
+from tercet.text.recall.recall import ask, check_question, find_policy, recall
 from tercet.vault import doctor, stats
 from tercet.vault.backup import back_up
 from tercet.vault.doctor import Finding
@@ -332,7 +332,7 @@ class ScopedMemory:
         tenant, embedder = self._tenant, self.tercet.embedder
         conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen = find_policy(policy)
-        asked = ask(question, embedder, chosen)
+        check_question(question)
         with tenant.reading() as reader:
             view = tenant.view(
                 reader,
@@ -342,6 +342,7 @@ class ScopedMemory:
                 since=None if since is None else instant(since, "since"),
                 until=None if until is None else instant(until, "until"),
             )
+            asked = ask(question, view, embedder if chosen.needs != "words" else None)
             hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
         if tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)

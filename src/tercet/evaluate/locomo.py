@@ -19,10 +19,12 @@ import numpy as np
 from tercet.errors import InvalidRequest
 from tercet.evaluate.metrics import DEPTH, Outcome, by_category, curve, interval, outcome, summary
 from tercet.kernel import Tercet
+from tercet.scope import Scope
+from tercet.text.prepare import space_of
 from tercet.text.read.locomo import Question, Sample, locomo_samples
-from tercet.text.recall.fit import fit
+from tercet.text.recall.fit import Labelled, fit, label
 from tercet.text.recall.policies import Policy
-from tercet.text.recall.recall import find_policy
+from tercet.text.recall.recall import ask, find_policy
 
 CATEGORIES = (1, 2, 3, 4)
 ONE_BY_ONE = 300
@@ -207,6 +209,28 @@ def _ask(
             outcomes.append(outcome(question.category, gold, [hit.cube.ref for hit in hits]))
         tell("asking", len(outcomes), sum(len(asked(one)) for one in samples))
     return outcomes
+
+
+def _fit_others(tercet: Tercet, samples: Sequence[Sample], policy: Policy, tell: Progress) -> dict[str, Policy]:
+    """For each sample the policy with weights fitted on all the other samples."""
+    examples: dict[str, list[Labelled]] = {}
+    for sample in samples:
+        scope = Scope(user=sample.id)
+        tenant = tercet.vault.tenant(scope.tenant)
+        with tenant.reading() as reader:
+            view = tenant.view(reader, scope, space_of(tercet.embedder))
+            rows = {cube.ref: row for row, cube in enumerate(reader.cubes([int(n) for n in view.numbers]))}
+            found = []
+            for question in asked(sample):
+                gold = [rows[ref] for ref in question.evidence if ref in rows]
+                a = ask(question.question, view, tercet.embedder)
+                found.append(label(a.question, view, policy, gold, vector=a.vector, tokens=a.tokens))
+        examples[sample.id] = found
+        tell("reading labels", len(examples), len(samples))
+    return {
+        left_out: fit([one for other, found in examples.items() if other != left_out for one in found], policy)
+        for left_out in examples
+    }
 
 
 def _ids(samples: Sequence[Sample]) -> list[str]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 
 from tercet.cube import Kind, MemCube
 from tercet.errors import EmbeddingFailed
-from tercet.text.embed.base import Embedder
+from tercet.text.embed.base import Embedder, gives_states
+from tercet.text.recall.late import Coder
+from tercet.text.recall.query import marks
 from tercet.vault.search import vectors, words
 from tercet.vault.writer import Entry, Space
 
 AT_ONCE = 50_000
 """Characters up to which a text is embedded within the call; a longer one is found by words until its job has run."""
+
+STATES_AT_ONCE = 256
+"""Texts whose token states are held at the same time; they are float32 and large."""
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +37,35 @@ def prepare(drafts: Sequence[MemCube], embedder: Embedder | None) -> list[Entry]
             made = dict(zip(wanted, embed([drafts[i].text for i in wanted], embedder), strict=True))
         except EmbeddingFailed as error:
             log.warning("%d memories are kept without vectors for now, an embed job is queued: %s", len(wanted), error)
+    nothing: tuple[None, None] = (None, None)
     return [
-        Entry(draft, words.counts(draft.text), 0, *made.get(i, (None, None))) for i, draft in enumerate(drafts)
-    ]  # fmt: skip
+        Entry(draft, words.counts(draft.text), marks(draft.text), *made.get(i, nothing))
+        for i, draft in enumerate(drafts)
+    ]
 
 
 def embed(texts: Sequence[str], embedder: Embedder) -> list[tuple[bytes, bytes | None]]:
     """(vectors, coded token states) of each text, as a row keeps them. Raises EmbeddingFailed."""
-    return [(vectors.pack(made.vectors, embedder.dim), None) for made in embedder.embed(texts)]
+    coder = coder_for(embedder)
+    if coder is None or not gives_states(embedder):
+        return [(vectors.pack(made.vectors, embedder.dim), None) for made in embedder.embed(texts)]
+    rows: list[tuple[bytes, bytes | None]] = []
+    for start in range(0, len(texts), STATES_AT_ONCE):
+        for made in embedder.embed(texts[start : start + STATES_AT_ONCE], states=True):
+            states = None
+            if made.states is not None and made.token_ids is not None:
+                states = coder.encode(made.states, made.token_ids)
+            rows.append((vectors.pack(made.vectors, embedder.dim), states))
+    return rows
+
+
+def coder_for(embedder: Embedder) -> Coder | None:
+    """The coder that fits an embedder's token states; None if it gives none, or there is no coder for its model."""
+    fits = gives_states(embedder) and embedder.space.startswith("all-MiniLM-L6-v2/")
+    return minilm_coder() if fits else None
+
+
+@cache
+def minilm_coder() -> Coder:
+    """The coder for all-MiniLM-L6-v2, loaded once."""
+    return Coder.load()

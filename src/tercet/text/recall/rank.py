@@ -1,0 +1,89 @@
+"""Rank the rows of a view for a question. Pure: no clock, no randomness, no I/O beyond what the view does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from tercet.text.recall.late import Bits
+from tercet.text.recall.policies import POLICIES, Policy
+from tercet.text.recall.query import Question
+from tercet.text.recall.scene import Scene, best, look
+from tercet.text.recall.signals import SIGNALS
+from tercet.text.recall.view import Floats, Ints, View
+
+
+USUAL = 600
+"""Rows of the scopes that policies were fitted on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The best rows first.
+
+    `rows` (k,) indexes the view. `scores` (k,) falls, within [0, 1]: the policy's estimate of how likely it is that the
+    row holds evidence for the question, as calibrated on conversations (see `policies`), the more so the fewer rows
+    there are to choose from. `contributions` has, for each
+    signal, the (k,) terms of the sum behind it, bias and prior apart. `policy` is the one that ranked; if it is a fallback,
+    `missing` says what the one asked for would have needed: "vectors" or "tokens".
+    """
+
+    rows: Ints
+    scores: Floats
+    contributions: Mapping[str, Floats]
+    policy: Policy
+    missing: str | None
+
+    def why(self, place: int) -> dict[str, float]:
+        """Each signal's contribution to the hit at `place`, the greatest first; nothing for those that gave none."""
+        parts = {name: float(values[place]) for name, values in self.contributions.items() if values[place]}
+        return dict(sorted(parts.items(), key=lambda part: -abs(part[1])))
+
+
+def rank(
+    question: Question,
+    view: View,
+    policy: Policy,
+    *,
+    vector: Floats | None = None,
+    tokens: Bits | None = None,
+    limit: int | None = 10,
+) -> Ranking:
+    """The `limit` best rows (None: all that were scored).
+
+    `vector` is the unit vector of `question.bare` in the view's space and `tokens` its `late.Coder.question`; without
+    them, or where the view has none, the policy's fallback ranks. Rows of equal score keep the view's order.
+    """
+    scene = look(question, view, vector, tokens)
+    chosen, missing = _able(policy, scene)
+    parts = {name: np.float32(weight) * SIGNALS[name](scene) for name, weight in chosen.weights.items()}
+    # The bias was found in scopes of USUAL rows. With fewer, each is likelier to be the one that is meant.
+    prior = math.log(USUAL / max(len(view), 1))
+    sums = np.full(len(scene.rows), chosen.bias + prior, np.float64)
+    for part in parts.values():
+        sums += part
+    order = best(sums, len(sums) if limit is None else limit)
+    return Ranking(
+        rows=scene.rows[order],
+        scores=(1 / (1 + np.exp(-sums[order]))).astype(np.float32),
+        contributions={name: part[order] for name, part in parts.items()},
+        policy=chosen,
+        missing=missing,
+    )
+
+
+def _able(policy: Policy, scene: Scene) -> tuple[Policy, str | None]:
+    """The policy, or the first of its fallbacks whose needs are met, and what was missing."""
+    missing = None
+    while True:
+        if policy.needs != "words" and scene.cosines is None:
+            lacks = "vectors"
+        elif policy.needs == "tokens" and scene.token_scores is None:
+            lacks = "tokens"
+        else:
+            return policy, missing
+        missing = missing or lacks
+        policy = POLICIES[policy.fallback or "words"]

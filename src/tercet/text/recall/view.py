@@ -1,0 +1,110 @@
+"""What recall sees of a scope: columns of the rows that the caller may see, and the words and vectors behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Times = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ASKS, TIMED = 1, 2  # bits of `View.marks`, set by `query.marks` when a text is remembered
+
+
+class View(Protocol):
+    """The n rows of one scope that the caller may see, ordered by session and within a session by time.
+
+    Every statistic is taken over these rows alone, so that nothing else in the vault can change a score. A row's
+    neighbours are the rows next to it in this order, as long as the session is the same.
+    """
+
+    def __len__(self) -> int:
+        """n."""
+
+    @property
+    def session(self) -> Ints:
+        """(n,) a code for each session, equal codes side by side; -1 for a row that has no neighbours."""
+
+    @property
+    def speaker(self) -> Ints:
+        """(n,) index into `speakers`, or -1."""
+
+    @property
+    def speakers(self) -> Sequence[str]:
+        """Names as they were given: a person's, or a role such as "user"."""
+
+    @property
+    def words(self) -> Ints:
+        """(n,) the number of `analyse.terms` of each row."""
+
+    @property
+    def marks(self) -> NDArray[Any]:
+        """(n,) `query.marks` of each row."""
+
+    @property
+    def observed(self) -> Times:
+        """(n,) when it was said, in seconds since 1970."""
+
+    @property
+    def happened_from(self) -> Times:
+        """(n,) when what the text tells of began, in seconds since 1970, or NaN."""
+
+    @property
+    def happened_to(self) -> Times:
+        """(n,) and when it ended, or NaN."""
+
+    def postings(self, term: str) -> tuple[Ints, Ints]:
+        """The rows that hold `term`, ascending, and how often each does."""
+
+    def similarities(self, vector: Floats) -> Floats | None:
+        """(n,) each row's cosine with the unit `vector`, the best of its vectors; NaN without; None if all are."""
+
+    def states(self) -> tuple[bytes, Ints, Ints]:
+        """Coded token states (see `late`): some bytes, and where in them those of each row begin and end."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayView:
+    """A `View` over arrays in memory: the reference, and enough for a scope that fits.
+
+    `vectors` is float32 (m, dim) of unit norm and `owners` (m,) says which row each belongs to; `codes` has the coded
+    token states of each row. Both may be left out.
+    """
+
+    session: Ints
+    speaker: Ints
+    speakers: Sequence[str]
+    words: Ints
+    marks: NDArray[Any]
+    observed: Times
+    happened_from: Times
+    happened_to: Times
+    index: Mapping[str, tuple[Ints, Ints]] = field(repr=False)
+    vectors: Floats | None = field(default=None, repr=False)
+    owners: Ints | None = field(default=None, repr=False)
+    codes: Sequence[bytes] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.session)
+
+    def postings(self, term: str) -> tuple[Ints, Ints]:
+        """See `View.postings`."""
+        return self.index.get(term) or (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def similarities(self, vector: Floats) -> Floats | None:
+        """See `View.similarities`."""
+        if self.vectors is None or self.owners is None or not len(self.vectors):
+            return None
+        best = np.full(len(self), np.nan, np.float32)
+        np.fmax.at(best, self.owners, self.vectors @ vector)
+        return best
+
+    def states(self) -> tuple[bytes, Ints, Ints]:
+        """See `View.states`."""
+        ends = np.cumsum([len(blob) for blob in self.codes or [b""] * len(self)], dtype=np.int64)
+        return b"".join(self.codes), np.concatenate([[0], ends[:-1]]), ends
