@@ -32,10 +32,10 @@ from tercet.vault import doctor, stats
 from tercet.vault.backup import back_up
 from tercet.vault.doctor import Finding
 from tercet.vault.erase import Receipt, erase
-from tercet.vault.filters import Where
+from tercet.vault.filters import Where, check_where
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.journal import Change
-from tercet.vault.reader import Page, check_limit
+from tercet.vault.reader import Page, Reader, check_limit
 from tercet.vault.sqlite import SqliteVault, Tenant
 
 log = logging.getLogger(__name__)
@@ -330,7 +330,7 @@ class ScopedMemory:
             raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
         self._check("read")
         tenant, embedder = self._tenant, self.tercet.embedder
-        conditions = {**(where or {}), **({"kind": Kind(kind).value} if kind is not None else {})}
+        conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen = find_policy(policy)
         check_question(question)
         with tenant.reading() as reader:
@@ -440,7 +440,8 @@ class ScopedMemory:
             raise InvalidRequest(
                 f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
             )
-        return self._revise(versions[-1], chosen, versions[-1].version, "rollback")
+        again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
+        return self._revise(versions[-1], again, versions[-1].version, "rollback")
 
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
@@ -461,13 +462,16 @@ class ScopedMemory:
         if (id is None) == (where is None):
             raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`).")
         tenant = self._tenant
+
+        def asked(reader: Reader) -> list[int]:
+            if id is None:
+                return reader.numbers(self.scope, where)
+            return [reader.head(one, self.scope)[0] for one in dict.fromkeys([id] if isinstance(id, str) else id)]
+
+        with tenant.reading() as reader:
+            asked(reader)  # what is not there is said before a tenant's file is made
         with tenant.writing(by=self.by.name) as writer:
-            if id is not None:
-                ids = [id] if isinstance(id, str) else id
-                numbers = [writer.reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
-            else:
-                numbers = writer.reader.numbers(self.scope, where)
-            receipt = erase(writer, numbers)
+            receipt = erase(writer, asked(writer.reader))
         tenant.forget_cache()
         waiting = tenant.scrub()
         return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
@@ -484,7 +488,9 @@ class ScopedMemory:
         for draft in found:
             if not self.scope.covers(draft.scope):
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
-        embedder = self.tercet.embedder if found else None
+        if not found:
+            return []
+        embedder = self.tercet.embedder
         entries = prepare(found, embedder)
         with self._tenant.writing(by=self.by.name) as writer:
             for link in {link for draft in found for link in draft.behavioural.derivations}:

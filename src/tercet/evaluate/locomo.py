@@ -19,13 +19,12 @@ import numpy as np
 from tercet.errors import InvalidRequest
 from tercet.evaluate.metrics import DEPTH, Outcome, by_category, curve, interval, outcome, summary
 from tercet.kernel import Tercet
-from tercet.text.read.locomo import Question, Sample, locomo_samples
 from tercet.scope import Scope
 from tercet.text.prepare import space_of
+from tercet.text.read.locomo import Question, Sample, locomo_samples
 from tercet.text.recall.fit import Labelled, fit, label
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import ask, find_policy
-from tercet.text.recall.scope import VaultView
 
 CATEGORIES = (1, 2, 3, 4)
 ONE_BY_ONE = 300
@@ -225,7 +224,7 @@ def _fit_others(tercet: Tercet, samples: Sequence[Sample], policy: Policy, tell:
             for question in asked(sample):
                 gold = [rows[ref] for ref in question.evidence if ref in rows]
                 a = ask(question.question, view, tercet.embedder)
-                found.append(label(a.question, VaultView(view), policy, gold, vector=a.vector, tokens=a.tokens))
+                found.append(label(a.question, view, policy, gold, vector=a.vector, tokens=a.tokens))
         examples[sample.id] = found
         tell("reading labels", len(examples), len(samples))
     return {

@@ -8,7 +8,7 @@ from functools import cache
 
 from tercet.cube import Kind, MemCube
 from tercet.errors import EmbeddingFailed
-from tercet.text.embed.base import Embedder
+from tercet.text.embed.base import Embedder, gives_states
 from tercet.text.recall.late import Coder
 from tercet.text.recall.query import marks
 from tercet.vault.search import vectors, words
@@ -37,28 +37,31 @@ def prepare(drafts: Sequence[MemCube], embedder: Embedder | None) -> list[Entry]
             made = dict(zip(wanted, embed([drafts[i].text for i in wanted], embedder), strict=True))
         except EmbeddingFailed as error:
             log.warning("%d memories are kept without vectors for now, an embed job is queued: %s", len(wanted), error)
+    nothing: tuple[None, None] = (None, None)
     return [
-        Entry(draft, words.counts(draft.text), marks(draft.text), *made.get(i, (None, None))) for i, draft in enumerate(drafts)
-    ]  # fmt: skip
+        Entry(draft, words.counts(draft.text), marks(draft.text), *made.get(i, nothing))
+        for i, draft in enumerate(drafts)
+    ]
 
 
 def embed(texts: Sequence[str], embedder: Embedder) -> list[tuple[bytes, bytes | None]]:
     """(vectors, coded token states) of each text, as a row keeps them. Raises EmbeddingFailed."""
-    coder = coder_of(embedder)
-    if coder is None:
+    coder = coder_for(embedder)
+    if coder is None or not gives_states(embedder):
         return [(vectors.pack(made.vectors, embedder.dim), None) for made in embedder.embed(texts)]
-    rows = []
+    rows: list[tuple[bytes, bytes | None]] = []
     for start in range(0, len(texts), STATES_AT_ONCE):
         for made in embedder.embed(texts[start : start + STATES_AT_ONCE], states=True):
-            assert made.states is not None  # noqa: S101  # it was asked for them
-            assert made.token_ids is not None  # noqa: S101
-            rows.append((vectors.pack(made.vectors, embedder.dim), coder.encode(made.states, made.token_ids)))
+            states = None
+            if made.states is not None and made.token_ids is not None:
+                states = coder.encode(made.states, made.token_ids)
+            rows.append((vectors.pack(made.vectors, embedder.dim), states))
     return rows
 
 
-def coder_of(embedder: Embedder) -> Coder | None:
-    """The coder of an embedder's token states; None for one that gives no states, or of a model without a coder."""
-    fits = embedder.space.startswith("all-MiniLM-L6-v2/") and getattr(embedder, "gives_states", False)
+def coder_for(embedder: Embedder) -> Coder | None:
+    """The coder that fits an embedder's token states; None if it gives none, or there is no coder for its model."""
+    fits = gives_states(embedder) and embedder.space.startswith("all-MiniLM-L6-v2/")
     return minilm_coder() if fits else None
 
 

@@ -70,7 +70,7 @@ def encode(cube: MemCube) -> Json:
         "tags": list(d.tags),
         "metadata": dict(d.metadata),
         "commitment": d.commitment,
-        "access": sorted([grant.subject, grant.right, grant.context] for grant in g.access),
+        "access": sorted(([one.subject, one.right, one.context] for one in g.access), key=str),
         "expires": g.expires.isoformat() if g.expires else None,
         "half_life_days": g.half_life_days,
         "hold": g.hold,
@@ -87,8 +87,8 @@ def encode(cube: MemCube) -> Json:
         "model": _model(b.model),
         "payload": _payload(cube.payload),
     }
-    empty: tuple[object, ...] = (None, [], {}, 0)
-    return {key: value for key, value in fields.items() if value not in empty or value is False}
+    # Zero says something of its own (public, quarantined, a half-life of 0): only a default of zero may be left out.
+    return {key: value for key, value in fields.items() if value not in (None, [], {}) and (key, value) != ("priority", 0)}
 
 
 def decode(fields: Json, *, id: str, scope: Scope, version: int, state: str, text: str | None) -> MemCube:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from math import isnan
 from typing import Any
 
 from tercet.cube import Scalar
@@ -34,12 +35,10 @@ def compile_where(where: Where | None) -> tuple[str, list[Any]]:
     Raises
     ------
     InvalidRequest
-        For an operator that is not one of these, or a value that is no scalar.
+        For an operator that is not one of these, or a value that is no scalar or cannot be compared with that key.
     """
     parts, bindings = ["TRUE"], list[Any]()
-    for key, wanted in (where or {}).items():
-        if not isinstance(key, str) or not key:
-            raise InvalidRequest(f"A filter's key must be a non-empty string, not {key!r}.")
+    for key, wanted in check_where(where).items():
         if isinstance(wanted, Mapping):
             tests = wanted
         else:
@@ -49,6 +48,19 @@ def compile_where(where: Where | None) -> tuple[str, list[Any]]:
             parts.append(part)
             bindings += bound
     return " AND ".join(parts), bindings
+
+
+def check_where(where: Where | None) -> Where:
+    """Return the conditions, an empty mapping for None. Raises InvalidRequest for anything but a mapping by strings."""
+    if where is None:
+        return {}
+    if not isinstance(where, Mapping):
+        raise InvalidRequest(f"A filter is a mapping such as {{'tags': 'home'}}, not {where!r:.80}.")
+    for key in where:
+        if not isinstance(key, str) or not key:
+            raise InvalidRequest(f"A filter's key must be a non-empty string, not {key!r}.")
+        _bindable(key, key)
+    return where
 
 
 def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
@@ -69,9 +81,14 @@ def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
         values = [_scalar(key, item) for item in value]
         return _matching(key, f"IN ({','.join('?' * len(values))})", values)
     if operator in COMPARISONS:
-        if value is None:
-            return _test(key, "$exists", operator != "$eq")
-        return _matching(key, f"{COMPARISONS[operator]} ?", [_scalar(key, value)])
+        if value is None and operator == "$eq":
+            return _test(key, "$exists", False)  # noqa: FBT003  # as a caller writes it
+        wanted = _scalar(key, value)
+        if operator == "$eq" or key in COLUMNS:
+            return _matching(key, f"{COMPARISONS[operator]} ?", [wanted])
+        # SQLite sorts every text after every number; to a caller neither comes before the other.
+        same = "=" if isinstance(wanted, str) else "!="
+        return _matching(key, f"{COMPARISONS[operator]} ? AND typeof(a.value) {same} 'text'", [wanted])
     known = ", ".join([*COMPARISONS, "$ne", "$in", "$nin", "$exists"])
     raise InvalidRequest(f"Unknown operator {operator!r} for {key!r}; known are {known}.")
 
@@ -87,17 +104,41 @@ def _matching(key: str, test: str, bound: list[Any]) -> tuple[str, list[Any]]:
 
 
 def _scalar(key: str, value: object) -> Scalar:
-    if key == "observed" and isinstance(value, str):
+    if key == "observed":
+        return to_micros(_time(value))
+    if key in COLUMNS and not isinstance(value, str):
+        raise InvalidRequest(f"{key} is compared with text, not {value!r}.")
+    if isinstance(value, str):
+        return _bindable(key, value)
+    # Whole numbers beyond 64 bits and NaN are kept nowhere, and SQLite cannot compare with them.
+    if isinstance(value, float) and not isnan(value):
+        return value
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return value
+    raise InvalidRequest(
+        f"A filter compares with a string, boolean or number of at most 64 bits (and `observed` with a time); {key!r} "
+        f"has {value!r:.80}."
+    )
+
+
+def _time(value: object) -> datetime:
+    if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
         except ValueError:
             raise InvalidRequest(
                 f"observed is compared with a time like 2024-05-01T09:30:00Z, not {value!r}."
             ) from None
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InvalidRequest(f"The time for {key!r} has no zone; add one, e.g. .replace(tzinfo=timezone.utc).")
-        return to_micros(value)
-    if isinstance(value, str | int | float | bool):
-        return value
-    raise InvalidRequest(f"A filter compares with a string, number, boolean or time; {key!r} has {value!r}.")
+    if not isinstance(value, datetime):
+        raise InvalidRequest(f"observed is compared with a time, not {value!r:.80}.")
+    if value.utcoffset() is None:
+        raise InvalidRequest("The time for 'observed' has no zone; add one, e.g. .replace(tzinfo=timezone.utc).")
+    return value
+
+
+def _bindable(key: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"The filter on {key!r:.80} is not valid Unicode.") from None
+    return text

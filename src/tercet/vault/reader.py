@@ -119,6 +119,19 @@ class Reader:
         following = _write_cursor(numbers[-1]) if len(rows) > limit else None
         return Page(self.cubes(numbers), total=total, cursor=following)
 
+    def named(self, scope: Scope, ref: str) -> MemCube | None:
+        """The cube that a ref names within exactly this scope, where a part left out means none."""
+        rows = query(
+            self.connection,
+            f"SELECT c.n {_HEAD} WHERE o.user = ? AND s.agent = ? AND s.session = ? AND c.ref = ?",
+            (scope.user or "", scope.agent or "", scope.session or "", ref),
+        )
+        return self.cubes([rows[0][0]])[0] if rows else None
+
+    def erased(self, id: str) -> bool:
+        """Whether a cube of this id was erased here; such a one does not come back."""
+        return scalar(self.connection, "SELECT 1 FROM erased WHERE id = ?", (parse_id(id) or b"",)) is not None
+
     def changes(self, scope: Scope, *, since: int, limit: int) -> list[Change]:
         """What happened to the cubes of a scope after a sequence number, oldest first."""
         check_limit(limit)

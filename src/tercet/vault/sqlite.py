@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,11 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import apsw
 import numpy as np
 
-from tercet.errors import InvalidRequest, VaultError
+from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
 from tercet.vault.connection import atomic, connect, query, scalar, snapshot, translated
@@ -54,11 +54,14 @@ class SqliteVault:
         except OSError as error:
             raise VaultError(f"The vault's folder {folder} cannot be made: {error.strerror}.") from error
         self._tenants: dict[str, Tenant] = {}
+        self._closed = False
         self._lock = threading.Lock()
 
     def tenant(self, name: str) -> Tenant:
-        """The file of one tenant; it is made by the first write."""
+        """The file of one tenant; it is made by the first write. Raises InvalidRequest if the vault is closed."""
         with self._lock:
+            if self._closed:
+                raise InvalidRequest("This Tercet is closed; open the vault again.")
             if name not in self._tenants:
                 self._tenants[name] = Tenant(self, name)
             return self._tenants[name]
@@ -70,9 +73,11 @@ class SqliteVault:
             connection = connect(path)
             try:
                 migrate(connection)
-                names.append(str(scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")))
+                name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
             finally:
                 connection.close()
+            if name is not None:  # else its first writer was killed before it wrote anything
+                names.append(str(name))
         return names
 
     def open_tenants(self) -> list[str]:
@@ -83,6 +88,7 @@ class SqliteVault:
     def close(self) -> None:
         """Close every file."""
         with self._lock:
+            self._closed = True
             for tenant in self._tenants.values():
                 tenant.close()
             self._tenants.clear()
@@ -215,12 +221,22 @@ class Tenant:
         connection = connect(self.path if exists else None)
         with translated(self.path):
             migrate(connection)
-            if exists and scalar(connection, "SELECT 1 FROM meta WHERE key = 'tenant'") is None:
-                connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
+            if exists:
+                self._claim(connection)
         return connection
 
+    def _claim(self, connection: apsw.Connection) -> None:
+        """Write the tenant's name into its file, or see that it is there. Raises VaultDamaged for another's file."""
+        held = "SELECT value FROM meta WHERE key = 'tenant'"
+        if scalar(connection, held) is None:
+            connection.execute("INSERT INTO meta VALUES ('tenant', ?) ON CONFLICT DO NOTHING", (self.name,))
+        if scalar(connection, held) != self.name:
+            raise VaultDamaged(f"{self.path} holds another tenant than {self.name!r}; was the file renamed?")
+
     def _give_back(self, connection: apsw.Connection) -> None:
-        if connection.filename and not self._closed and len(self._idle) < (os.cpu_count() or 1) + 2:
+        # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
+        usable = connection.filename and not connection.in_transaction and not self._closed
+        if usable and len(self._idle) < (os.cpu_count() or 1) + 2:
             self._idle.append(connection)
         else:
             connection.close()
@@ -232,11 +248,11 @@ class Tenant:
 
 def file_name(tenant: str) -> str:
     """A file's name for a tenant's: safe on every file system, and never the same for two tenants."""
-    # Capitals are escaped too: some file systems take A.db and a.db for one file.
-    safe = "".join(c if c.islower() or c.isdigit() or c in "-_" else quote(c, safe="") for c in tenant if c.isascii())
-    if safe == tenant and len(safe) <= 100:
-        return safe
-    return f"{safe.replace('%', '~')[:60]}~{hashlib.sha256(tenant.encode()).hexdigest()[:24]}"
+    # Some file systems take A.db and a.db for one file. No plain name has the sign that stands before a hash.
+    if re.fullmatch("[a-z0-9_-]{1,100}", tenant):
+        return tenant
+    plain = re.sub("[^a-z0-9_-]+", "-", tenant.lower())[:60]
+    return f"{plain}~{hashlib.sha256(tenant.encode()).hexdigest()[:24]}"
 
 
 def _space_number(connection: apsw.Connection, space: Space | None) -> int:

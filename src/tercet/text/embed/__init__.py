@@ -25,7 +25,7 @@ def find_embedder(wanted: Embedder | Callable[..., Any] | str | None) -> Embedde
         return MiniLM.find()
     if isinstance(wanted, str):
         raise InvalidRequest(f"Unknown embedder {wanted!r}: use 'auto', None, an Embedder or a callable.")
-    if hasattr(wanted, "embed"):
+    if not callable(wanted):
         return wanted
     from tercet.text.embed.remote import FromCallable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -41,3 +41,20 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> list[Embedding]:
         """Embed each text, in order; a text's result does not depend on the others. Raises `EmbeddingFailed`."""
+
+
+class TokenEmbedder(Embedder, Protocol):
+    """An embedder that also gives the last hidden state of each token, in the same pass.
+
+    It says so by an attribute `gives_states` that is true; there need not be one otherwise.
+    """
+
+    gives_states: bool
+
+    def embed(self, texts: Sequence[str], *, states: bool = False) -> list[Embedding]:
+        """As `Embedder.embed`; with `states`, an `Embedding` has its states and token ids."""
+
+
+def gives_states(embedder: Embedder) -> TypeGuard[TokenEmbedder]:
+    """Whether an embedder declares that it gives token states."""
+    return bool(getattr(embedder, "gives_states", False))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class MiniLM:
     exact:
         Compute in float32 instead of int8: three times slower; the reference that int8 is measured against.
     """
+
+    gives_states: ClassVar[bool] = True
 
     weights: Weights
     threads: int = 0

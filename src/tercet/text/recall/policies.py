@@ -13,7 +13,7 @@ class Policy:
 
     `weights` maps names of `signals.SIGNALS` to real numbers. `needs` is what it cannot do without: "tokens" (coded
     token states), "vectors", or "words", which are always there; where that is missing, the policy named `fallback`
-    ranks.
+    ranks. `fitted_on` says which labelled questions the weights were chosen by.
     """
 
     name: str
@@ -21,10 +21,15 @@ class Policy:
     bias: float
     needs: str = "words"
     fallback: str | None = None
+    fitted_on: str = "nothing"
+
+
+DEV = "LoCoMo, conversations 26, 41, 43, 47 and 49; rounded to one decimal"
 
 
 def _policy(name: str, bias: float, needs: str = "words", fallback: str | None = None, **weights: float) -> Policy:
-    return Policy(name, MappingProxyType(weights), bias, needs, fallback)
+    fitted_on = DEV if len(weights) > 1 else "nothing"
+    return Policy(name, MappingProxyType(weights), bias, needs, fallback, fitted_on)
 
 
 POLICIES: Mapping[str, Policy] = MappingProxyType(

@@ -10,14 +10,13 @@ import numpy as np
 
 from tercet.cube import MemCube
 from tercet.errors import EmbeddingFailed, InvalidRequest
-from tercet.text.embed.base import Embedder
-from tercet.text.prepare import coder_of
+from tercet.text.embed.base import Embedder, gives_states
+from tercet.text.prepare import coder_for
 from tercet.text.recall.hits import Hit, Hits
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import POLICIES, Policy
 from tercet.text.recall.query import Question, parse
 from tercet.text.recall.rank import Ranking, rank
-from tercet.text.recall.scope import VaultView
 from tercet.text.recall.view import Floats
 from tercet.vault.search.view import ScopeView
 
@@ -67,9 +66,12 @@ def ask(text: str, view: ScopeView, embedder: Embedder | None) -> Asked:
     question = parse(text, view.speakers)
     if embedder is None:
         return Asked(question, None, None, "no embedder")
-    coder = coder_of(embedder)
+    coder = coder_for(embedder)
     try:
-        [made] = embedder.embed([question.bare], states=True) if coder else embedder.embed([question.bare])
+        if coder is not None and gives_states(embedder):
+            [made] = embedder.embed([question.bare], states=True)
+        else:
+            [made] = embedder.embed([question.bare])
     except EmbeddingFailed as error:
         log.warning("recall is by words this time: %s", error)
         return Asked(question, None, None, str(error))
@@ -91,7 +93,7 @@ def recall(
     """Rank the view's rows; `cubes` reads the cubes of given numbers."""
     if not len(view):
         return Hits([], total=0, truncated=False)
-    ranking = rank(asked.question, VaultView(view), policy, vector=asked.vector, tokens=asked.tokens, limit=limit)
+    ranking = rank(asked.question, view, policy, vector=asked.vector, tokens=asked.tokens, limit=limit)
     kept = len(ranking.rows) if min_score is None else int((ranking.scores >= min_score).sum())
     numbers = [int(n) for n in view.numbers[ranking.rows[:kept]]]
     found = dict(zip(numbers, cubes(numbers), strict=True))

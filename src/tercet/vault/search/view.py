@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import apsw
 import numpy as np
@@ -14,7 +15,7 @@ from tercet.vault.search.columns import Floats, Ints, Table
 from tercet.vault.search.vectors import dots
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class ScopeView:
     """The cubes a recall may see, as rows 0..n-1 in the order of conversation (by run, then time, then arrival).
 
@@ -29,47 +30,47 @@ class ScopeView:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def numbers(self) -> Ints:
         """Cube numbers of the rows."""
         return self.table.n[self.rows]
 
-    @property
+    @cached_property
     def session(self) -> Ints:
         """(n,) codes: rows of one conversation share one."""
         return self.table.run[self.rows]
 
-    @property
+    @cached_property
     def speaker(self) -> Ints:
         """(n,) codes into `speakers`, -1 where nobody is named."""
         return self.table.speaker[self.rows]
 
-    @property
+    @cached_property
     def speakers(self) -> list[str]:
         """Names of the speakers."""
         return self.table.speakers
 
-    @property
+    @cached_property
     def words(self) -> Ints:
         """(n,) indexed terms in each row."""
         return self.table.words[self.rows]
 
-    @property
+    @cached_property
     def observed(self) -> Floats:
         """(n,) seconds since 1970."""
         return self.table.observed[self.rows]
 
-    @property
+    @cached_property
     def happened_from(self) -> Floats:
         """(n,) seconds since 1970, NaN where unknown."""
         return self.table.happened_from[self.rows]
 
-    @property
+    @cached_property
     def happened_to(self) -> Floats:
         """(n,) seconds since 1970, NaN where unknown."""
         return self.table.happened_to[self.rows]
 
-    @property
+    @cached_property
     def marks(self) -> Ints:
         """(n,) bits that recall set when the text was remembered."""
         return self.table.marks[self.rows]

@@ -1,0 +1,213 @@
+"""The portable archive: every version of every text cube of a scope, as JSON lines that any program can read.
+
+    {"format": "tercet-archive", "version": 1, "tercet": …, "exported": …, "scope": {…}}
+    {"id": …, "scope": {…}, "state": …, "versions": [{"version": 1, "text": …, "header": {…}}, …]}
+    …
+    {"cubes": n, "sha256": the hash of every byte before this line, in hex}
+
+A header is as the vault writes it (`tercet.vault.codec`), without its salted commitment, which an import makes anew.
+Ids, texts, tags, metadata, all times, speakers, refs, versions, states, holds and derivations survive the way there and
+back; episodes get new ids (the spans in them stay), and use counts stay behind. KV caches and adapters are made again
+from their sources rather than carried; the first line counts those left out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from tercet import __version__
+from tercet.cube import Kind, MemCube
+from tercet.errors import InvalidRequest
+from tercet.lifecycle import State
+from tercet.scope import Scope
+from tercet.vault.codec import decode, dump, encode
+from tercet.vault.ids import format_id, parse_id
+
+if TYPE_CHECKING:
+    from tercet.kernel import Progress, ScopedMemory
+
+FORMAT, VERSION = "tercet-archive", 1
+BATCH = 500
+GZIP = b"\x1f\x8b"
+PARTS = ("user", "agent", "session")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One cube of an archive: its versions, oldest first, and the state it is in."""
+
+    versions: tuple[MemCube, ...]
+    state: State
+
+    @property
+    def id(self) -> str:
+        """The id that all versions have."""
+        return self.versions[0].id
+
+    @property
+    def scope(self) -> Scope:
+        """The scope that all versions have."""
+        return self.versions[0].scope
+
+
+class Sink(Protocol):
+    """Where an archive is written: a file, standard output, a compressor."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of it."""
+
+
+def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> int:
+    """Write what a scope holds, as of one moment, to a binary stream; returns how many cubes were written."""
+    memory.tercet.access.check(memory.by, "read", memory.scope)
+    with memory.tercet.vault.tenant(memory.scope.tenant).reading() as reader:
+        numbers = reader.numbers(memory.scope, {"kind": Kind.TEXT.value})
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "tercet": __version__,
+            "exported": memory.tercet.clock().isoformat(),
+            "scope": _scope(memory.scope) | {"tenant": memory.scope.tenant},
+            "left_out": len(reader.numbers(memory.scope)) - len(numbers),
+        }
+        digest = hashlib.sha256()
+
+        def write(row: Mapping[str, Any]) -> None:
+            line = dump(row).encode() + b"\n"
+            digest.update(line)
+            stream.write(line)
+
+        write(head)
+        for start in range(0, len(numbers), BATCH):
+            for cube in reader.cubes(numbers[start : start + BATCH]):
+                write(_row(cube, reader.history(cube.id, memory.scope)))
+            if progress is not None:
+                progress(min(start + BATCH, len(numbers)), len(numbers))
+        write({"cubes": len(numbers), "sha256": digest.hexdigest()})
+    return len(numbers)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file begins as an archive does, compressed or not. Raises OSError."""
+    with path.open("rb") as stream:
+        begin = stream.read(4096)
+    if begin.startswith(GZIP):
+        try:
+            begin = zlib.decompressobj(wbits=31).decompress(begin, 4096)
+        except zlib.error:
+            return False
+    return f'"format":"{FORMAT}"'.encode() in begin.partition(b"\n")[0]
+
+
+def read_archive(stream: IO[bytes], *, tenant: str) -> list[Record]:
+    """Every record of an archive, as cubes of a tenant. It is read whole, so that damage is known before any is used.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is no archive, of a newer form, cut short, or not what was written; it says at which line.
+    """
+    records: dict[str, Record] = {}
+    for number, line in enumerate(_whole(stream), 2):
+        try:
+            record = _record(_object(line, f"{number}th"), tenant)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            said = str(error) if isinstance(error, InvalidRequest) else repr(error)
+            raise InvalidRequest(f"Line {number} of the archive cannot be read: {said}") from None
+        if record.id in records:
+            raise InvalidRequest(f"Line {number} of the archive has memory {record.id} a second time.")
+        records[record.id] = record
+    return list(records.values())
+
+
+def _whole(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines between the first and the last, once all of them are known to be what was written."""
+    data = stream.read()
+    try:
+        lines = (gzip.decompress(data) if data.startswith(GZIP) else data).split(b"\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidRequest(f"The archive is damaged: {error}.") from None
+    if lines.pop() != b"" or len(lines) < 2:
+        raise InvalidRequest("The archive is cut short: its last line is missing.")
+    head, last = _object(lines[0], "first"), _object(lines[-1], "last")
+    if head.get("format") != FORMAT:
+        raise InvalidRequest("This is no Tercet archive.")
+    if head.get("version") != VERSION:
+        raise InvalidRequest(f"The archive has version {head.get('version')!r} and {VERSION} can be read here.")
+    if "sha256" not in last:
+        raise InvalidRequest("The archive is cut short: its last line is missing.")
+    digest = hashlib.sha256(b"".join(line + b"\n" for line in lines[:-1])).hexdigest()
+    if digest != last["sha256"] or last.get("cubes") != len(lines) - 2:
+        raise InvalidRequest("The archive is damaged: it is not what was written (its sha256 differs).")
+    return iter(lines[1:-1])
+
+
+def _object(line: bytes, which: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"This is no whole Tercet archive: its {which} line is no JSON object.")
+    return value
+
+
+def _scope(scope: Scope) -> dict[str, str]:
+    return {part: value for part in PARTS if (value := getattr(scope, part)) is not None}
+
+
+def _row(cube: MemCube, versions: list[MemCube]) -> dict[str, Any]:
+    return {
+        "id": cube.id,
+        "scope": _scope(cube.scope),
+        "state": cube.state.value,
+        "versions": [{"version": one.version, "text": one.text, "header": header(one)} for one in versions],
+    }
+
+
+def header(cube: MemCube) -> dict[str, Any]:
+    """What an archive keeps of a cube beside its id, scope, version, state and text."""
+    return {key: value for key, value in encode(cube).items() if key != "commitment"}
+
+
+def _record(row: Mapping[str, Any], tenant: str) -> Record:
+    raw = parse_id(row["id"])
+    if raw is None or not row["versions"]:
+        raise InvalidRequest(f"{row['id']!r} is no id, or has no version.")
+    scope = Scope(tenant, **row["scope"])
+    versions = tuple(
+        decode(
+            one["header"], id=format_id(raw), scope=scope, version=one["version"], state="generated", text=one["text"]
+        )
+        for one in row["versions"]
+    )
+    if [one.version for one in versions] != list(range(1, len(versions) + 1)):
+        raise InvalidRequest(f"Memory {row['id']} does not have versions 1, 2, …")
+    for one in versions:
+        _check(one)
+    return Record(versions, State(row["state"]))
+
+
+def _check(cube: MemCube) -> None:
+    """What the types of a header do not say by themselves."""
+    d, g, b = cube.descriptive, cube.governance, cube.behavioural
+    if cube.kind is not Kind.TEXT:
+        raise InvalidRequest(f"Memory {cube.id} is no text; KV caches and adapters do not travel in an archive.")
+    spans = (d.happened.start, d.happened.end) if d.happened else ()
+    for when in (d.observed, d.recorded, g.expires, b.valid_from, b.valid_to, *spans):
+        if isinstance(when, datetime) and when.utcoffset() is None:
+            raise InvalidRequest(f"Memory {cube.id} has a time without a zone, {when.isoformat()}.")
+
+
+def without_episode(cube: MemCube) -> MemCube:
+    """The cube as it is compared: where its words stand in an episode is the vault's own matter."""
+    origin = replace(cube.descriptive.origin, episode=None, span=None)
+    return replace(cube, descriptive=replace(cube.descriptive, origin=origin))

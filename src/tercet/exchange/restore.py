@@ -1,0 +1,180 @@
+"""Taking an archive in: ids, versions and times are kept, and what was erased here stays erased."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import IO, TYPE_CHECKING, TypeAlias
+
+from tercet.cube import MemCube
+from tercet.errors import InvalidRequest, MissingMemory
+from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
+from tercet.lifecycle import State
+from tercet.scope import Scope
+from tercet.text.prepare import prepare, space_of
+from tercet.text.read.drafts import drafts
+from tercet.vault.reader import Reader
+from tercet.vault.writer import Entry, Space, Writer
+
+if TYPE_CHECKING:
+    from tercet.kernel import Progress, ScopedMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A cube that was not taken in."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What an import did, by id: `added`, `updated` (later versions came), `unchanged` (here already), and the rest."""
+
+    added: tuple[str, ...]
+    updated: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with a record: versions from `first` on are written; none, if it is here already or is refused."""
+
+    record: Record
+    first: int
+    refused: str | None = None
+
+
+Prepared: TypeAlias = list[Entry]
+
+
+def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progress | None = None) -> Imported:
+    """Take in an archive. To do it twice changes nothing; after an interruption, do it again.
+
+    A cube that is here with the same versions is left alone, one with earlier versions gets the later ones. One that
+    says something else here, was erased here, or was made from something that is not here, is skipped, with the reason.
+
+    Raises
+    ------
+    InvalidRequest
+        If the archive is damaged, or holds something outside this scope; nothing is changed then.
+    """
+    memory.tercet.access.check(memory.by, "write", memory.scope)
+    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    tenant = memory.tercet.vault.tenant(memory.scope.tenant)
+    with tenant.reading() as reader:
+        plans = _plans(reader, records)
+    wanted = [plan for plan in plans if plan.refused is None and plan.first < len(plan.record.versions)]
+    space = None
+    for start in range(0, len(wanted), BATCH):
+        part = wanted[start : start + BATCH]
+        embedder = memory.tercet.embedder
+        space = space_of(embedder)
+        versions = [version for plan in part for version in plan.record.versions[plan.first :]]
+        # Only the newest version keeps its vectors, but one written without any would leave an embed job behind.
+        entries = iter(prepare(versions, embedder))
+        prepared = [(plan, [next(entries) for _ in plan.record.versions[plan.first :]]) for plan in part]
+        with tenant.writing(by=memory.by.name) as writer:
+            _write(writer, prepared, space)
+        if progress is not None:
+            progress(start + len(part), len(wanted))
+    return Imported(
+        added=tuple(plan.record.id for plan in wanted if plan.first == 0),
+        updated=tuple(plan.record.id for plan in wanted if plan.first > 0),
+        unchanged=tuple(p.record.id for p in plans if p.refused is None and p.first == len(p.record.versions)),
+        skipped=tuple(Skipped(plan.record.id, plan.refused) for plan in plans if plan.refused is not None),
+    )
+
+
+def _placed(record: Record, memory: ScopedMemory) -> Record:
+    """The record with what every draft is held to, in the scope it belongs in."""
+    try:
+        versions = drafts(record.versions, scope=memory.scope, now=memory.tercet.clock())
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Memory {record.id} of the archive: {error}") from None
+    if not memory.scope.covers(versions[0].scope):
+        raise InvalidRequest(
+            f"Memory {record.id} of the archive belongs to {versions[0].scope}, outside of {memory.scope}; "
+            "import without naming that part of the scope."
+        )
+    return Record(tuple(versions), record.state)
+
+
+def _plans(reader: Reader, records: Sequence[Record]) -> list[Plan]:
+    plans, coming = list[Plan](), set[str]()
+    refs = set[tuple[Scope, str]]()
+    for record in records:
+        plan = _plan(reader, record, coming, refs)
+        if plan.refused is None:
+            coming.add(record.id)
+            refs |= {(record.scope, ref) for ref in [record.versions[0].ref] if ref is not None}
+        plans.append(plan)
+    return plans
+
+
+def _plan(reader: Reader, record: Record, coming: set[str], refs: set[tuple[Scope, str]]) -> Plan:
+    anywhere = Scope(reader.tenant)
+    here = reader.history(record.id, anywhere) if _is_here(reader, record.id, anywhere) else []
+    shared = min(len(here), len(record.versions))
+    ref, behind = record.versions[0].ref, len(here) < len(record.versions)
+    sources = [link.id for link in record.versions[-1].behavioural.derivations]
+    missing = next((id for id in sources if id not in coming and not _is_here(reader, id, anywhere)), None)
+    refused = None
+    if reader.erased(record.id):
+        refused = "it was erased here, and erased memories do not come back"
+    elif record.state is State.EXPIRED:
+        refused = "it has expired"
+    elif missing is not None:
+        refused = f"it was made from {missing}, which is not here"
+    elif not here and ref is not None and ((record.scope, ref) in refs or reader.named(record.scope, ref) is not None):
+        refused = f"its ref {ref!r} names another memory"
+    elif here and (here[0].scope != record.scope or not all(map(_same, here[:shared], record.versions[:shared]))):
+        refused = "it is here with another content"
+    elif here and behind and here[-1].state is State.FROZEN:
+        refused = "it is frozen here, so its later versions do not come in"
+    return Plan(record, shared if behind else len(record.versions), refused)
+
+
+def _is_here(reader: Reader, id: str, anywhere: Scope) -> bool:
+    try:
+        reader.head(id, anywhere)
+    except MissingMemory:
+        return False
+    return True
+
+
+def _same(mine: MemCube, theirs: MemCube) -> bool:
+    return mine.text == theirs.text and header(without_episode(mine)) == header(without_episode(theirs))
+
+
+def _write(writer: Writer, prepared: Iterable[tuple[Plan, Prepared]], space: Space | None) -> None:
+    # Passages of one document share an episode, so those that stood together are put in together.
+    for _, group in groupby(prepared, key=lambda pair: _episode(pair[0])):
+        several = list(group)
+        new = [(plan, entries) for plan, entries in several if plan.first == 0]
+        put = writer.put([entries[0] for _, entries in new], space, action="import") if new else []
+        episodes = {cube.id: cube.descriptive.origin.episode for cube in put}
+        for plan, entries in several:
+            for entry in entries[1:] if plan.first == 0 else entries:
+                cube = _in_episode(entry.cube, plan, episodes.get(plan.record.id))
+                expect = cube.version - 1
+                writer.revise(plan.record.id, replace(entry, cube=cube), space, expect=expect, action="import")
+            if plan.first == 0 and plan.record.state is not State.GENERATED:
+                n, cube = writer.reader.head(plan.record.id, plan.record.scope)
+                _, scope = writer.scope(plan.record.scope)
+                writer.move((n, scope, cube.id), State.GENERATED, plan.record.state)
+
+
+def _episode(plan: Plan) -> str | None:
+    return plan.record.versions[0].descriptive.origin.episode
+
+
+def _in_episode(cube: MemCube, plan: Plan, episode: str | None) -> MemCube:
+    """A later version that quotes the episode of the first (after a rollback) quotes the one that this import made."""
+    origin = cube.descriptive.origin
+    if origin.episode is None or origin.episode != _episode(plan):
+        return cube
+    return replace(cube, descriptive=replace(cube.descriptive, origin=replace(origin, episode=episode)))

@@ -1,0 +1,94 @@
+"""What crosses the border, as plain JSON values: one function for each thing that a door shows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from tercet.cube import MemCube
+from tercet.text.recall.hits import Hit
+from tercet.vault.doctor import Finding
+from tercet.vault.erase import Receipt
+
+Json = dict[str, Any]
+
+
+def cube_json(cube: MemCube) -> Json:
+    """A cube: what every reader wants first, then the rest of the header. Times are ISO 8601 with their zone."""
+    d, g, b = cube.descriptive, cube.governance, cube.behavioural
+    return {
+        "id": cube.id,
+        "kind": cube.kind.value,
+        "type": d.type,
+        "text": cube.text,
+        "version": cube.version,
+        "state": cube.state.value,
+        "tenant": g.tenant,
+        "user": g.scope.user,
+        "agent": g.scope.agent,
+        "session": g.scope.session,
+        "speaker": d.origin.speaker,
+        "role": d.origin.role,
+        "ref": d.origin.ref,
+        "observed": _iso(d.observed),
+        "recorded": _iso(d.recorded),
+        "happened": {
+            "start": _iso(d.happened.start),
+            "end": _iso(d.happened.end),
+            "span": list(d.happened.span) if d.happened.span else None,
+        }
+        if d.happened
+        else None,
+        "tags": list(d.tags),
+        "metadata": dict(d.metadata),
+        "origin": {
+            "source": d.origin.source.value,
+            "episode": d.origin.episode,
+            "span": list(d.origin.span) if d.origin.span else None,
+            "detail": d.origin.detail,
+        },
+        "slot": asdict(d.slot) if d.slot else None,
+        "commitment": d.commitment,
+        "expires": _iso(g.expires),
+        "hold": g.hold,
+        "priority": g.priority,
+        "sensitivity": g.sensitivity.name.lower(),
+        "trust": g.trust.name.lower(),
+        "parent": b.parent,
+        "derivations": [asdict(link) for link in b.derivations],
+        "method": b.method,
+        "valid": {"from": _iso(b.valid_from), "to": _iso(b.valid_to)},
+        "superseded_by": b.superseded_by,
+    }
+
+
+def hit_json(hit: Hit) -> Json:
+    """A hit: its score, the reasons and the cube, whose id and text stand in front, too."""
+    return {
+        "id": hit.cube.id,
+        "text": hit.cube.text,
+        "score": hit.score,
+        "why": dict(hit.why),
+        "cube": cube_json(hit.cube),
+    }
+
+
+def receipt_json(receipt: Receipt) -> Json:
+    """What an erasure did."""
+    return asdict(receipt) | {
+        "erased": list(receipt.erased),
+        "derived": list(receipt.derived),
+        "unreachable": list(receipt.unreachable),
+        "erased_at": _iso(receipt.erased_at),
+        "scrubbed_at": _iso(receipt.scrubbed_at),
+    }
+
+
+def finding_json(tenant: str, finding: Finding) -> Json:
+    """Something a check found."""
+    return {"tenant": tenant, **asdict(finding)}
+
+
+def _iso(when: datetime | None) -> str | None:
+    return when.isoformat() if when else None

@@ -1,0 +1,36 @@
+"""The suite's own rules: examples repeat themselves, and nothing reaches beyond this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+pytest.register_assert_rewrite("tercet.testing")
+
+# The same examples in every run: a failure in CI is a failure here.
+settings.register_profile("tercet", derandomize=True, database=None, deadline=None, max_examples=40)
+settings.load_profile("tercet")
+
+LOCAL = ("127.", "::1", "localhost")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    """Any connection beyond this machine is a failure, not a slow test."""
+
+    def connect(self: socket.socket, address: Any) -> None:  # noqa: ANN401  # as socket.connect
+        if self.family != getattr(socket, "AF_UNIX", None) and not str(address[0]).startswith(LOCAL):
+            raise AssertionError(f"a test reached for the network: {address!r}")
+        real(self, address)
+
+    real = socket.socket.connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect)
+        for name in [name for name in os.environ if name.endswith("_API_KEY") or name.startswith("TERCET_STORE")]:
+            patch.delenv(name)
+        yield
