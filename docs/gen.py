@@ -127,8 +127,9 @@ def _is_error(thing: object) -> bool:
 
 def _entry(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  # any exported object
     yield f"## `{name}`"
+    called: Callable[..., Any] = thing
     if is_dataclass(thing) or inspect.isfunction(thing):
-        yield _signature(name, thing)
+        yield _signature(name, called)
     yield prose(thing)
     if inspect.isfunction(thing):
         return
