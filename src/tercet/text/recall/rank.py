@@ -24,10 +24,10 @@ class Ranking:
     """The best rows first.
 
     `rows` (k,) indexes the view. `scores` (k,) falls, within [0, 1]: the policy's estimate of how likely it is that the
-    row holds evidence for the question, as calibrated on conversations (see `policies`), the more so the fewer
-    rows there are. `contributions` has, for each
-    signal, the (k,) terms of the sum behind it, bias and prior apart. `policy` is the one that ranked; if it is a fallback,
-    `missing` says what the one asked for would have needed: "vectors" or "tokens".
+    row holds evidence for the question, as calibrated on conversations (see `policies`), the more so the fewer rows
+    there are. `contributions` has, for each signal, the (k,) terms of the sum behind it, bias and prior apart. `policy`
+    is the one that ranked; if it is a fallback, `missing` says what the one asked for would have needed: "vectors" or
+    "tokens".
     """
 
     rows: Ints
