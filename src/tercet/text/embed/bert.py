@@ -40,10 +40,11 @@ def read_tensors(file: Path) -> Tensors:
         header = json.loads(stream.read(size))
     header.pop("__metadata__", None)
     dtypes = {"F32": "<f4", "I64": "<i8"}
-    return {
-        name: np.memmap(file, dtypes[entry["dtype"]], "r", 8 + size + entry["data_offsets"][0], tuple(entry["shape"]))
-        for name, entry in header.items()
-    }
+    body = np.asarray(np.memmap(file, np.uint8, "r", 8 + size))
+    tensors = {}
+    for name, entry in header.items():
+        tensors[name] = body[slice(*entry["data_offsets"])].view(dtypes[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
 
 
 def build(tensors: Tensors, ranges: Tensors | None) -> bytes:

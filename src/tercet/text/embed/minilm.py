@@ -96,7 +96,7 @@ class MiniLM:
         vectors = [np.empty((len(each), self.dim), np.float32) for each in spans]
         hidden = [np.empty((len(each), self.dim), np.float32) for each in ids] if states else []
 
-        def run(batch: list[tuple[int, int]]) -> None:
+        def run(batch: Batch) -> None:
             rows = np.stack([ids[text][slice(*spans[text][window])] for text, window in batch])
             found = self.forward(rows, ["states"])["states"]
             for each, (text, window) in zip(found, batch, strict=True):
@@ -114,7 +114,8 @@ class MiniLM:
 
     def forward(self, ids: Ints, outputs: Sequence[str]) -> dict[str, Floats]:
         """One pass over token ids (batch, tokens), [CLS] and [SEP] being added here. `bert.build` names the outputs."""
-        whole = np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (CLS, SEP)))
+        whole = np.empty((len(ids), ids.shape[1] + 2), np.int32)
+        whole[:, 0], whole[:, 1:-1], whole[:, -1] = CLS, ids, SEP
         words, places = self._tables
         x = words[whole] + places[: whole.shape[1]]
         return dict(zip(outputs, self._session.run(list(outputs), {"x": x}), strict=True))
