@@ -16,7 +16,7 @@ def misfit(value: object, name: str = "it") -> str | None:
     if isinstance(value, tuple | frozenset):
         return next((found for one in value if (found := misfit(one, name)) is not None), None)
     kind: type[Any] = type(value)
-    for field, test in _tests(kind):
+    for field, test in _tests(kind):  # type: ignore[arg-type]  # a type is hashable, which mypy does not see
         held = getattr(value, field)
         if not test(held):
             return f"{name}.{field}"
