@@ -82,7 +82,7 @@ def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
         return _matching(key, f"IN ({','.join('?' * len(values))})", values)
     if operator in COMPARISONS:
         if value is None and operator == "$eq":
-            return _test(key, "$exists", False)  # noqa: FBT003  # as a caller writes it
+            return _test(key, "$exists", False)  # as a caller writes it
         wanted = _scalar(key, value)
         if operator == "$eq" or key in COLUMNS:
             return _matching(key, f"{COMPARISONS[operator]} ?", [wanted])

@@ -28,7 +28,7 @@ CLS, SEP = 101, 102
 Batch = list[tuple[int, int]]  # (text, window): windows of one length
 
 BATCH = 512  # tokens computed at once: enough to keep the products busy, few enough to stay in a core's cache
-BUILD = 1  # raise it when the graph or its ranges change: it names the space, and the file in the cache
+BUILD = 2  # raise it when the graph or its ranges change: it names the space, and the file in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +177,7 @@ def _batches(spans: list[list[windows.Span]]) -> list[Batch]:
 
 
 def _side_by_side(run: Callable[[Batch], None], batches: list[Batch], threads: int) -> None:
-    if threads == 1 or len(batches) == 1:
+    if threads == 1 or len(batches) <= 1:
         for batch in batches:
             run(batch)
         return

@@ -15,7 +15,6 @@ from tercet.text.recall.scene import Scene, best, look
 from tercet.text.recall.signals import SIGNALS
 from tercet.text.recall.view import Floats, Ints, View
 
-
 USUAL = 600
 """Rows of the scopes that policies were fitted on."""
 
