@@ -25,9 +25,9 @@ class Ranking:
 
     `rows` (k,) indexes the view. `scores` (k,) falls, within [0, 1]: the policy's estimate of how likely it is that the
     row holds evidence for the question, as calibrated on conversations (see `policies`), the more so the fewer rows
-    there are to choose from. `contributions` has, for each
-    signal, the (k,) terms of the sum behind it, bias and prior apart. `policy` is the one that ranked; if it is a fallback,
-    `missing` says what the one asked for would have needed: "vectors" or "tokens".
+    there are. `contributions` has, for each signal, the (k,) terms of the sum behind it, bias and prior apart. `policy`
+    is the one that ranked; if it is a fallback, `missing` says what the one asked for would have needed: "vectors" or
+    "tokens".
     """
 
     rows: Ints
