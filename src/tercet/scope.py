@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from tercet.errors import InvalidRequest
 
 DEFAULT_TENANT = "default"
 MAX_NAME = 256
+_UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters and lone surrogates
 
 
 def check_name(value: str, what: str) -> str:
@@ -18,7 +20,7 @@ def check_name(value: str, what: str) -> str:
     if not value or len(value) > MAX_NAME:
         raise InvalidRequest(f"{what} must have 1 to {MAX_NAME} characters, this has {len(value)}.")
     # Two spellings that look alike to a person must not be two owners, nor may a name break a log line.
-    if any(unicodedata.category(c) in {"Cc", "Cs"} for c in value):
+    if _UNFIT.search(value):
         raise InvalidRequest(f"{what} {value!r} has a control character or a lone surrogate in it; remove it.")
     if value != value.strip():
         raise InvalidRequest(f"{what} {value!r} begins or ends with white space; strip it.")

@@ -57,7 +57,7 @@ def _show(session: Session, folder: Path, *, kept: bool) -> Answer:
             document |= part.document
             lines += ["", *part.lines]
     lines += ["", f"Recall was by {found_by}."]
-    if found_by != "words and vectors":
+    if found_by != "words and vectors" and not session.args.words:
         lines.append(WEIGHTS)
     return Answer(document, lines)
 

@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from tercet.cli import out
 from tercet.cli.options import Parser, pairs
-from tercet.cli.out import Answer, Span
+from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import cube_json
@@ -50,7 +50,7 @@ def run(session: Session, args: Namespace) -> Answer:
         type=args.type or ("fact" if isinstance(item, str) else None),
     )
     told = out.told_of(cube)
-    line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
+    line: Line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
     return Answer({"cube": cube_json(cube)}, [line])
 
 

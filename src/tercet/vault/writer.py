@@ -9,7 +9,7 @@ from datetime import datetime
 import apsw
 
 from tercet import lifecycle
-from tercet.cube import Kind, MemCube, Scalar, Text
+from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
@@ -281,13 +281,12 @@ def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
 
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:
     d, b = cube.descriptive, cube.behavioural
-    parent = version - 1 or None
+    parent = b.parent if b.parent is not None else version - 1 or None
     return replace(
         cube,
-        payload=cube.payload if not isinstance(cube.payload, Text) else Text(cube.text),
         descriptive=replace(d, id=id, observed=d.observed or at, recorded=d.recorded or at, commitment=None),
-        governance=replace(cube.governance, scope=scope),
-        behavioural=replace(b, version=version, parent=b.parent if b.parent is not None else parent),
+        governance=cube.governance if cube.scope == scope else replace(cube.governance, scope=scope),
+        behavioural=replace(b, version=version, parent=parent),
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numkong
 import numpy as np
 import numpy.typing as npt
 
@@ -91,8 +92,13 @@ class Coder:
         lost = self._is_in(self._lost[1], token_ids)
         return self._code(states if lost.all() else states[~lost])
 
+    @cached_property
+    def _packed(self) -> numkong.PackedMatrix:
+        return numkong.dots_pack(np.ascontiguousarray(self.axes.T), dtype="f32")
+
     def _code(self, states: Floats) -> Bits:
-        signs = (states - self.mean) @ self.axes > 0
+        # Not numpy's product: its sums depend on how many rows there are, and a sign must not.
+        signs = np.asarray(numkong.dots_packed(np.ascontiguousarray(states - self.mean), self._packed)) > 0
         return (
             np.packbits(signs, axis=1, bitorder="little").view("<u8").reshape(-1, LIMBS).astype(np.uint64, copy=False)
         )

@@ -191,4 +191,4 @@ def _stemmed(found: list[str]) -> list[str]:
 
     # A stemmer must not be shared between threads; making one costs three microseconds.
     stem = Stemmer("porter", 0)
-    return [stem.stemWord(part) if part.isascii() and part.isalpha() else part for part in found]
+    return [stem.stemWord(part) if part.isascii() and part.isalpha() and len(part) > 2 else part for part in found]
