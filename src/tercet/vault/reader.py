@@ -66,6 +66,7 @@ class Reader:
 
     def __init__(self, connection: apsw.Connection, tenant: str) -> None:
         self.connection, self.tenant = connection, tenant
+        self._scopes: dict[tuple[str, str, str], Scope] = {}
 
     def head(self, id: str, scope: Scope) -> tuple[int, MemCube]:
         """The number and newest version of a cube.
@@ -159,7 +160,10 @@ class Reader:
         if commit(salt, header, text or "") != commitment:
             raise VaultDamaged(f"Memory {id} version {version} is not what was written; `tercet doctor` tells more.")
         fields = json.loads(header) | {"commitment": commitment.hex()}
-        scope = Scope(self.tenant, user or None, agent or None, session or None)
+        scope = self._scopes.get((user, agent, session))
+        if scope is None:  # names are checked once, not for every cube that bears them
+            scope = Scope(self.tenant, user or None, agent or None, session or None)
+            self._scopes[user, agent, session] = scope
         return decode(fields, id=id, scope=scope, version=version, state=state, text=text)
 
 

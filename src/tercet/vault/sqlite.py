@@ -29,10 +29,12 @@ from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
-from tercet.vault.search.columns import Columns, codes
+from tercet.vault.search.columns import Columns, among
 from tercet.vault.search.view import ScopeView
 from tercet.vault.writer import Space, Writer
 
+IDLE = 8
+"""Connections kept open between calls."""
 CACHE_BYTES = 1 << 30
 """How much of the columns in memory is kept between recalls."""
 
@@ -155,7 +157,7 @@ class Tenant:
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
                 columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
-        keep = np.isin(table.state, codes(columns.states.names, READABLE))
+        keep = among(table.state, columns.states.names, READABLE)
         if scope.agent is not None or scope.session is not None or where:
             numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
             keep &= np.isin(table.n, numbers, assume_unique=True)
@@ -242,7 +244,7 @@ class Tenant:
     def _give_back(self, connection: apsw.Connection) -> None:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
         usable = connection.filename and not connection.in_transaction and not self._closed
-        if usable and len(self._idle) < (os.cpu_count() or 1) + 2:
+        if usable and len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
             connection.close()
