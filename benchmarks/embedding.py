@@ -144,7 +144,7 @@ def run(*, quick: bool, peer: bool) -> dict[str, Any]:
     everything = texts + [question for _, question, _ in questions]
     asked = [question for _, question, _ in questions][: 50 if quick else 200]
     MiniLM(found).embed(["builds the graph, if need be"])
-    rounds = 2 if quick else 5
+    rounds = 2 if quick else 3
     engines = {"ours": (sys.executable, "tercet")}
     if peer:
         engines["peer"] = (peer_python(), "sentence_transformers")
@@ -155,7 +155,7 @@ def run(*, quick: bool, peer: bool) -> dict[str, Any]:
         place = found.model.parent
         started = {who: stack.enter_context(running(*how, place, file)) for who, how in engines.items()}
         asking = {who: stack.enter_context(running(*how, place, short)) for who, how in engines.items()}
-        count = 200 if quick else 1_000
+        count = 200 if quick else 600
         each = [{who: measure(process, count, count // 4) for who, process in started.items()} for _ in range(rounds)]
         queries = [{who: p.ask("one", len(asked))["median_ms"] for who, p in asking.items()} for _ in range(rounds)]
         result: dict[str, Any] = {"rounds": each}

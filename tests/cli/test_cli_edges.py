@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.cli.command_line import SOURCE, Cli, spawn
 from tercet import Caller, Refused, Scope, Tercet
 from tercet.cli import COMMANDS
 from tercet.cli.options import split
+from tercet.cli.out import one_line, progress
 from tercet.govern.access import AllowAll, Right
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07 \x9b31m \u202egnp\u202c \u2066x\u2069 \x7f"
@@ -284,15 +286,26 @@ def test_a_terminal_that_knows_no_unicode_still_shows_something(cli: Cli) -> Non
     assert json.loads(document)["cubes"][0]["text"] == "Blåbær and 😀."
 
 
-def test_help_loads_nothing_heavy() -> None:
+HEAVY = {"numpy", "apsw", "onnxruntime", "tokenizers", "numkong", "Stemmer", "tqdm", "platformdirs"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["recall", "--help"], ["demo", "--help"], ["recall", "x", "--limti", "3"]]
+)
+def test_help_and_slips_load_nothing_heavy(words: list[str]) -> None:
     program = (
-        "import sys; from tercet.cli import main; code = main(['--help']); "
-        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules})); sys.exit(code)"
+        f"import sys; from tercet.cli import main; main({words!r}); "
+        "print('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))"
     )
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True)
-    page, _, loaded = done.stdout.partition("LOADED")
-    assert not {"numpy", "apsw", "onnxruntime", "tokenizers", "tqdm", "platformdirs"} & set(loaded.split())
+    loaded = set(done.stdout.partition("LOADED")[2].split())
+    assert "argparse" in loaded
+    assert not HEAVY & loaded
+
+
+def test_help_lists_every_command(cli: Cli) -> None:
+    page = cli("--help", by_words=False).out
     for name, (_, says) in COMMANDS.items():
         assert f"  {name} " in page
         assert says in page
@@ -318,3 +331,31 @@ def test_the_command_as_installed_pipes_invalid_bytes(cli: Cli) -> None:
     printed, complaint = process.communicate(b"caf\xe9", timeout=60)
     assert (process.returncode, printed) == (2, b"")
     assert b"not UTF-8" in complaint
+
+
+def test_a_bar_moves_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("keeping", " memories") as bar:
+        assert bar is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress("keeping", " memories") as bar:
+        assert bar is not None
+        bar(3, 7)
+        time.sleep(0.35)  # a bar waits a moment before it shows, lest short work flicker
+        bar(7, 7)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "keeping: 100%" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        ("one  two\nthree", None, "one two three"),
+        ("one two three", 8, "one two…"),
+        ("日本語のテキスト", 9, "日本語の…"),
+        ("e\u0301" * 9, 9, "e\u0301" * 9),
+        ("\x1b[1m", 4, "…"),
+    ],
+)
+def test_a_line_is_cut_to_columns(text: str, width: int | None, shown: str) -> None:
+    assert one_line(text, width) == shown

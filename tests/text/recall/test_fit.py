@@ -51,6 +51,29 @@ def test_scores_are_calibrated_to_one_row_in_thirty() -> None:
     assert float(scores.mean()) == pytest.approx(1 / 30, rel=0.05)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_calibration_is_at_its_optimum(seed: int) -> None:
+    """Newton steps that are not checked overshoot where evidence is rare."""
+    made = []
+    rng = np.random.default_rng(seed)
+    for _ in range(60):
+        signals = rng.normal(size=(500, 3)).astype(np.float32)
+        signals[0] += 1.5
+        made.append(Labelled(signals, np.array([0])))
+    fitted = fit(made, BLANK, digits=6)
+    weights = np.array(list(fitted.weights.values()))
+    prior = np.log((1 / 500) / (1 - 1 / 500)) - np.log((1 / 30) / (1 - 1 / 30))
+
+    def likelihood(scale: float) -> float:
+        total = 0.0
+        for example in made:
+            logits = scale * (example.signals @ weights + fitted.bias + prior)
+            total += logits[0] - np.logaddexp(0, logits).sum()
+        return float(total)
+
+    assert likelihood(1.0) >= max(likelihood(0.95), likelihood(1.05))
+
+
 def test_labels_come_from_a_view(chat: list[Turn]) -> None:
     rows = view_of(chat)
     made = label(parse("Where does the cat sleep?", rows.speakers), rows, BLANK, [6])

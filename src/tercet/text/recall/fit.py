@@ -106,16 +106,24 @@ def _objective(examples: Sequence[tuple[Reals, Ints]], weights: Reals, penalty: 
 def _calibrate(sums: Sequence[Reals], gold: Sequence[Ints]) -> tuple[float, float]:
     """Slope and bias of the logistic regression of being evidence on the sum, the bias moved to PRIOR."""
     inputs = np.concatenate(sums)
-    label = np.concatenate([np.isin(np.arange(len(s)), g) for s, g in zip(sums, gold, strict=True)]).astype(np.float64)
-    design = np.stack([inputs, np.ones_like(inputs)], axis=1)
-    odds = label.mean() / max(1 - label.mean(), 1e-9)
-    found = np.array([1.0, np.log(odds) - inputs.mean()])
+    truth = np.concatenate([np.isin(np.arange(len(s)), g) for s, g in zip(sums, gold, strict=True)]).astype(np.float64)
+    odds = truth.mean() / max(1 - truth.mean(), 1e-9)
+    design = np.stack([inputs - inputs.mean(), np.ones_like(inputs)], axis=1)
+    found = np.array([0.0, np.log(odds)])
+
+    def value(at: Reals) -> float:
+        logits = design @ at
+        return float(truth @ logits - np.logaddexp(0, logits).sum())
+
     for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
-        slope = design.T @ (label - chance) - 1e-3 * found
-        curve = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-3 * np.eye(2)
-        step = np.linalg.solve(curve, slope)
-        found += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-6:
+        chance = 1 / (1 + np.exp(-(design @ found)))
+        curve = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curve, design.T @ (truth - chance))
+        part, before = 1.0, value(found)
+        while part > 1e-6 and value(found + part * step) < before:
+            part /= 2
+        found = found + part * step
+        if np.abs(part * step).max() < 1e-6:
             break
-    return float(found[0]), float(found[1] + np.log(PRIOR / (1 - PRIOR) / odds))
+    slope, bias = found
+    return float(slope), float(bias - slope * inputs.mean() + np.log(PRIOR / (1 - PRIOR) / odds))
