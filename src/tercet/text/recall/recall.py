@@ -18,6 +18,7 @@ from tercet.text.recall.policies import POLICIES, Policy
 from tercet.text.recall.query import Question, parse
 from tercet.text.recall.rank import Ranking, rank
 from tercet.text.recall.view import Floats
+from tercet.vault.search import analyse
 from tercet.vault.search.view import ScopeView
 
 DEFAULT = "balanced"
@@ -67,6 +68,8 @@ def ask(text: str, view: ScopeView, embedder: Embedder | None) -> Asked:
     if embedder is None:
         return Asked(question, None, None, "no embedder")
     coder = coder_for(embedder)
+    if coder is not None and analyse.mostly_cjk(text):
+        return Asked(question, None, None, "all-MiniLM-L6-v2 knows English, not this script")
     try:
         with guarded():
             if coder is not None and gives_states(embedder):

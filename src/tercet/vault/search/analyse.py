@@ -63,6 +63,12 @@ def question_terms(text: str, without: frozenset[str] = frozenset()) -> list[str
     return list(dict.fromkeys(_stemmed(parts)))
 
 
+def mostly_cjk(text: str) -> bool:
+    """Whether at least half of the letters of a text are Han, kana or Hangul."""
+    letters = sum(c.isalpha() for c in text)
+    return letters > 0 and 2 * len(_RUN.findall(unicodedata.normalize("NFKC", text))) >= letters
+
+
 def _is_cjk(word: str) -> bool:
     return word[0] >= "\u1100" and _RUN.match(word) is not None
 
