@@ -76,13 +76,16 @@ def ask(text: str, view: ScopeView, embedder: Embedder | None) -> Asked:
                 [made] = embedder.embed([question.bare], states=True)
             else:
                 [made] = embedder.embed([question.bare])
+            vector = np.asarray(made.vectors[0], dtype=np.float32)
+        if vector.shape != (embedder.dim,) or not np.isfinite(vector).all():
+            raise EmbeddingFailed("The embedder's vector for the question has the wrong length or is not finite.")
     except EmbeddingFailed as error:
         log.warning("recall is by words this time: %s", error)
         return Asked(question, None, None, str(error))
     tokens = None
     if coder is not None and made.states is not None and made.token_ids is not None:
         tokens = coder.question(made.states, made.token_ids)
-    return Asked(question, np.asarray(made.vectors[0], dtype=np.float32), tokens, None)
+    return Asked(question, vector, tokens, None)
 
 
 def recall(
