@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeAlias
 
 from tercet.cube import Kind, MemCube, Scalar
-from tercet.errors import InvalidRequest, Unsupported, VaultError
+from tercet.errors import EmbeddingFailed, InvalidRequest, Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll, Right
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
@@ -37,6 +37,7 @@ from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
 from tercet.vault.sqlite import SqliteVault, Tenant
+from tercet.vault.writer import Space
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Tercet:
             tenant = self.vault.tenant(name)
             with tenant.reading() as reader:
                 tenants[name] = stats.collect(reader.connection)
-            if (space := space_of(self.embedder)) is not None:
+            if (space := _space(self.embedder)) is not None:
                 tenants[name]["without_vector"] = len(lacking(tenant, space))
         return {"folder": str(self.vault.folder), "recall_by": self.recall_by(), "tenants": tenants}
 
@@ -200,6 +201,15 @@ class Tercet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _space(embedder: Embedder | None) -> Space | None:
+    """The embedder's space, asked for before any transaction; None while the embedder fails to tell its dimension."""
+    try:
+        return space_of(embedder)
+    except EmbeddingFailed as error:
+        log.warning("the embedder does not answer: %s", error)
+        return None
 
 
 def _fill_vectors(tercet: Tercet, tenant: Tenant) -> datetime | None:
@@ -333,11 +343,12 @@ class ScopedMemory:
         conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen = find_policy(policy)
         check_question(question)
+        space = _space(embedder)
         with tenant.reading() as reader:
             view = tenant.view(
                 reader,
                 self.scope,
-                space_of(embedder),
+                space,
                 where=conditions,
                 since=None if since is None else instant(since, "since"),
                 until=None if until is None else instant(until, "until"),
@@ -491,19 +502,19 @@ class ScopedMemory:
         if not found:
             return []
         embedder = self.tercet.embedder
-        entries = prepare(found, embedder)
+        entries, space = prepare(found, embedder), _space(embedder)
         with self._tenant.writing(by=self.by.name) as writer:
             for link in {link for draft in found for link in draft.behavioural.derivations}:
                 writer.reader.head(link.id, self.scope)
-            return writer.put(entries, space_of(embedder))
+            return writer.put(entries, space)
 
     def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
         behavioural = replace(old.behavioural, parent=None)
         draft = replace(new, governance=old.governance, behavioural=behavioural)
         embedder = self.tercet.embedder
-        [entry] = prepare([draft], embedder)
+        [entry], space = prepare([draft], embedder), _space(embedder)
         with self._tenant.writing(by=self.by.name) as writer:
-            return writer.revise(old.id, entry, space_of(embedder), expect=expect, action=action)
+            return writer.revise(old.id, entry, space, expect=expect, action=action)
 
 
 class Admin:

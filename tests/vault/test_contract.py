@@ -36,4 +36,6 @@ class TestWithVectors(VaultTests):
         return opened
 
     def test_without_an_embedder_recall_is_by_words(self, open_tercet: OpenTercet) -> None:
-        super().test_without_an_embedder_recall_is_by_words(lambda **options: open_tercet(**{"embedder": None, **options}))
+        super().test_without_an_embedder_recall_is_by_words(
+            lambda **options: open_tercet(**{"embedder": None, **options})
+        )

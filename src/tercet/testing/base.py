@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
@@ -50,7 +50,7 @@ def all_clear(t: Tercet) -> None:
 
 def told_apart(scope: ScopedMemory, id: str) -> dict[str, str]:
     """What each call that names a cube answers about one that this scope must not see: the error, without the id."""
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "get": lambda: scope.get(id),
         "history": lambda: scope.history(id),
         "revise": lambda: scope.revise(id, "Mine now."),

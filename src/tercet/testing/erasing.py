@@ -64,7 +64,10 @@ class ForgetTests(Contract):
 
     def test_a_hold_refuses_and_changes_nothing(self, alice: ScopedMemory, t: Tercet) -> None:
         """On the cube itself, on anything made from it, and for a list or a condition that reaches it."""
-        free, held = alice.remember("Free."), alice.remember(MemCube(Text("Held."), governance=Governance(hold="case 7")))
+        free, held = (
+            alice.remember("Free."),
+            alice.remember(MemCube(Text("Held."), governance=Governance(hold="case 7"))),
+        )
         product = alice.remember(derive([free, held], Text("Made of both."), method="m"))
         before, changes = list(alice.list()), alice.changes()
         for asked in (held.id, product.id, free.id, [free.id, held.id]):

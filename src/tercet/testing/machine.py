@@ -69,7 +69,7 @@ class VaultMachine(RuleBasedStateMachine):
         self.model[cube.id] = Kept(user, ref, [(text, tuple(tags), metadata)])
 
     @rule(user=USERS, many=st.lists(st.tuples(texts(), tags()), max_size=4), bad=st.booleans())
-    def remember_many(self, user: str, many: list[tuple[str, list[str]]], bad: bool) -> None:
+    def remember_many(self, *, user: str, many: list[tuple[str, list[str]]], bad: bool) -> None:
         """All or none."""
         items = [Message(text, tags=tuple(tags)) for text, tags in many]
         if bad:
@@ -78,12 +78,12 @@ class VaultMachine(RuleBasedStateMachine):
             except InvalidRequest:
                 return
             raise AssertionError("a NUL was taken in")
-        for cube, (text, tags) in zip(self.at(user).remember_many(items), many, strict=True):
-            self.model[cube.id] = Kept(user, None, [(text, tuple(tags), {})])
+        for cube, (text, labels) in zip(self.at(user).remember_many(items), many, strict=True):
+            self.model[cube.id] = Kept(user, None, [(text, tuple(labels), {})])
 
     @precondition(lambda self: self.model)
     @rule(pick=PICKS, text=texts(), tags=st.none() | tags(), stale=st.booleans(), other=st.booleans())
-    def revise(self, pick: int, text: str, tags: list[str] | None, stale: bool, other: bool) -> None:
+    def revise(self, *, pick: int, text: str, tags: list[str] | None, stale: bool, other: bool) -> None:
         """From either handle; with a stale expectation nothing changes."""
         id, kept = self.picked(pick)
         scope = self.at(kept.user, self.other if other else self.t)
@@ -119,7 +119,7 @@ class VaultMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.model)
     @rule(pick=PICKS, other=st.booleans())
-    def forget(self, pick: int, other: bool) -> None:
+    def forget(self, *, pick: int, other: bool) -> None:
         """With everything made from it."""
         id, kept = self.picked(pick)
         gone = {id}

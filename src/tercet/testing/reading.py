@@ -6,6 +6,7 @@ import uuid
 
 import pytest
 
+from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory
 from tercet.kernel import ScopedMemory, Tercet
 from tercet.testing.base import Contract, OpenTercet
@@ -37,7 +38,8 @@ class ReadTests(Contract):
         """Nothing is left out or shown twice, whatever the page's size, and the last page has no cursor."""
         cubes = alice.remember_many([f"Number {i}." for i in range(10)])
         for size in (1, 3, 5, 9, 10, 11):
-            seen, cursor = [], None
+            seen: list[MemCube] = []
+            cursor = None
             while True:
                 page = alice.list(limit=size, cursor=cursor)
                 seen += page
@@ -129,8 +131,8 @@ class ReadTests(Contract):
         """Quotes and operators of query languages neither fail nor mean anything."""
         cube = alice.remember("The boiler code is 4417.")
         alice.remember("Something else entirely.")
-        for question in ('"boiler', "boiler OR", "boiler AND NOT (", "boiler*", "NEAR(boiler code)", "'; boiler --", "-boiler",
-                         "boiler:4417", "^boiler", "{boiler}", "\x07boiler", "boiler\u202e"):  # fmt: skip
+        for question in ('"boiler', "boiler OR", "boiler AND NOT (", "boiler*", "NEAR(boiler code)", "'; boiler --",
+                         "-boiler", "boiler:4417", "^boiler", "{boiler}", "\x07boiler", "boiler\u202e"):  # fmt: skip
             assert alice.recall(question)[0].cube.id == cube.id, question
 
     def test_recall_takes_times_and_filters(self, alice: ScopedMemory) -> None:
@@ -163,10 +165,12 @@ class ReadTests(Contract):
         assert "Ann" in whole
         assert "2024" in whole
         for budget in (1, 12, 20, 100):
-            assert len(alice.context("Oslo?", budget=budget, tokenizer=lambda text: len(text.split())).split()) <= budget
+            assert (
+                len(alice.context("Oslo?", budget=budget, tokenizer=lambda text: len(text.split())).split()) <= budget
+            )
         for bad in ({"budget": 0}, {"tokenizer": "nonsense"}):
             with pytest.raises(InvalidRequest):
-                alice.context("Oslo?", **bad)  # type: ignore[arg-type]
+                alice.context("Oslo?", **bad)
 
     def test_handles_read_each_others_writes(self, open_tercet: OpenTercet) -> None:
         """As soon as a write has returned, every other handle sees it, by id, by list and by recall."""

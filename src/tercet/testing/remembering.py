@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tercet.cube import MAX_TEXT, Kind, MemCube, Origin, Source, Text
+from tercet.cube import MAX_TEXT, Kind, MemCube, Origin, Scalar, Source, Text
 from tercet.errors import InvalidRequest
 from tercet.kernel import ScopedMemory, Tercet
 from tercet.lifecycle import State
@@ -42,12 +42,17 @@ class RememberTests(Contract):
     def test_everything_given_is_kept(self, alice: ScopedMemory) -> None:
         """Time, tags, metadata, ref and type come back as they were given."""
         at = datetime(2024, 5, 1, 9, 30, tzinfo=OSLO)
-        given_metadata = {"n": 1, "x": 0.5, "done": False, "city": "Oslo", "none": None}
+        given_metadata: dict[str, Scalar] = {"n": 1, "x": 0.5, "done": False, "city": "Oslo", "none": None}
         cube = alice.remember(
             "Soup.", at=at, tags=["food", "a b"], metadata=given_metadata, ref="msg-17", type="preference"
         )
         kept = alice.get(cube.id)
-        assert (kept.observed, kept.tags, kept.ref, kept.descriptive.type) == (at, ("food", "a b"), "msg-17", "preference")
+        assert (kept.observed, kept.tags, kept.ref, kept.descriptive.type) == (
+            at,
+            ("food", "a b"),
+            "msg-17",
+            "preference",
+        )
         assert kept.observed is not None
         assert kept.observed.utcoffset() == at.utcoffset()
         assert dict(kept.metadata) == given_metadata
@@ -109,7 +114,12 @@ class RememberTests(Contract):
         at = datetime(2024, 5, 1, 9, 30, tzinfo=UTC)
         draft = MemCube(Text("A draft."))
         cubes = alice.remember_many(
-            ["A string.", Message("A message.", name="Ann", at=at), {"role": "assistant", "content": "A mapping."}, draft]
+            [
+                "A string.",
+                Message("A message.", name="Ann", at=at),
+                {"role": "assistant", "content": "A mapping."},
+                draft,
+            ]
         )
         assert [cube.text for cube in cubes] == ["A string.", "A message.", "A mapping.", "A draft."]
         assert (cubes[1].speaker, cubes[1].observed) == ("Ann", at)

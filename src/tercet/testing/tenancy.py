@@ -67,7 +67,24 @@ class ScopeTests(Contract):
     def test_tenants_that_look_alike_are_apart(self, t: Tercet) -> None:
         """No two names lead to one store, however they are spelt."""
         hashed = "~" + hashlib.sha256("日本".encode()).hexdigest()[:24]  # what a file might be called
-        alike = [hashed, "-" + hashed, "a", "A", "a/b", "a~b", "a_b", "a b", "a.b", "..", "~", "日本", "日 本", "tenants", "x" * 256, "x" * 255]
+        alike = [
+            hashed,
+            "-" + hashed,
+            "a",
+            "A",
+            "a/b",
+            "a~b",
+            "a_b",
+            "a b",
+            "a.b",
+            "..",
+            "~",
+            "日本",
+            "日 本",
+            "tenants",
+            "x" * 256,
+            "x" * 255,
+        ]
         cubes = {name: t.scope(tenant=name).remember(f"In {name[:9]}.") for name in alike}
         for name, cube in cubes.items():
             assert list(t.scope(tenant=name).list()) == [cube]

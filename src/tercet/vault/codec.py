@@ -88,7 +88,9 @@ def encode(cube: MemCube) -> Json:
         "payload": _payload(cube.payload),
     }
     # Zero says something of its own (public, quarantined, a half-life of 0): only a default of zero may be left out.
-    return {key: value for key, value in fields.items() if value not in (None, [], {}) and (key, value) != ("priority", 0)}
+    return {
+        key: value for key, value in fields.items() if value not in (None, [], {}) and (key, value) != ("priority", 0)
+    }
 
 
 def decode(fields: Json, *, id: str, scope: Scope, version: int, state: str, text: str | None) -> MemCube:

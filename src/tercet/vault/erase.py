@@ -15,13 +15,16 @@ from tercet.errors import Held
 from tercet.lifecycle import State
 from tercet.vault import jobs
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import marks, query, scalar
+from tercet.vault.connection import BUSY_MS, marks, query, scalar
 from tercet.vault.ids import parse_id
 from tercet.vault.search import words
 from tercet.vault.writer import Writer
 
 SCRUB_AT_ONCE = 64 * 2**20
 """Bytes of a file up to which the scrub runs within the call; a larger file leaves it to a job."""
+
+SCRUB_WAIT_MS = 250
+"""How long a scrub waits for readers and writers; whoever forgets does not wait for them, the job tries again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +111,14 @@ def scrub(connection: apsw.Connection, path: Path) -> str | None:
     intent = scalar(connection, "SELECT max(n) FROM scrubs")
     if intent is None:
         return None
+    connection.set_busy_timeout(SCRUB_WAIT_MS)
     try:
         connection.execute("VACUUM")
         busy, _, _ = query(connection, "PRAGMA wal_checkpoint(TRUNCATE)")[0]
     except apsw.BusyError:
         busy = 1
+    finally:
+        connection.set_busy_timeout(BUSY_MS)
     if busy:
         return f"another process that is reading or writing {path.name}"
     connection.execute("DELETE FROM scrubs WHERE n <= ?", (intent,))

@@ -22,6 +22,7 @@ COLUMNS: Mapping[str, str] = {
     "ref": "c.ref",
     "observed": "c.observed",
 }
+NEGATIONS: Mapping[str, str] = {"$ne": "$eq", "$nin": "$in"}
 COMPARISONS: Mapping[str, str] = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
@@ -64,12 +65,11 @@ def check_where(where: Where | None) -> Where:
 
 
 def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
-    if operator == "$ne":
-        part, bound = _test(key, "$eq", value)
+    if operator in NEGATIONS:
+        part, bound = _test(key, NEGATIONS[operator], value)
         return f"NOT {part}", bound
-    if operator == "$nin":
-        part, bound = _test(key, "$in", value)
-        return f"NOT {part}", bound
+    if operator == "$eq" and value is None:
+        operator, value = "$exists", False
     if operator == "$exists":
         if not isinstance(value, bool):
             raise InvalidRequest(f"$exists wants true or false, not {value!r}.")
@@ -81,15 +81,13 @@ def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
         values = [_scalar(key, item) for item in value]
         return _matching(key, f"IN ({','.join('?' * len(values))})", values)
     if operator in COMPARISONS:
-        if value is None and operator == "$eq":
-            return _test(key, "$exists", False)  # as a caller writes it
         wanted = _scalar(key, value)
         if operator == "$eq" or key in COLUMNS:
             return _matching(key, f"{COMPARISONS[operator]} ?", [wanted])
         # SQLite sorts every text after every number; to a caller neither comes before the other.
         same = "=" if isinstance(wanted, str) else "!="
         return _matching(key, f"{COMPARISONS[operator]} ? AND typeof(a.value) {same} 'text'", [wanted])
-    known = ", ".join([*COMPARISONS, "$ne", "$in", "$nin", "$exists"])
+    known = ", ".join([*COMPARISONS, "$in", *NEGATIONS, "$exists"])
     raise InvalidRequest(f"Unknown operator {operator!r} for {key!r}; known are {known}.")
 
 

@@ -29,12 +29,17 @@ class Job:
     name: str
     body: dict[str, Any]
     attempts: int
+    lease: int
 
 
 def enqueue(connection: apsw.Connection, name: str, body: dict[str, Any], *, at: datetime) -> None:
-    """Put a job down, inside the transaction that makes it necessary. The same job twice is one."""
+    """Put a job down, inside the transaction that makes it necessary. The same job twice is one.
+
+    A job that a worker is at is put down anew: what it is wanted for now the worker may have missed.
+    """
     connection.execute(
-        "INSERT INTO jobs (name, body, due) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO jobs (name, body, due) VALUES (?, ?, ?) ON CONFLICT (name, body) WHERE dead = 0 "
+        "DO UPDATE SET lease = NULL",
         (name, dump(body), to_micros(at)),
     )
 
@@ -49,16 +54,17 @@ def take(connection: apsw.Connection, names: Sequence[str], *, worker: str, at: 
         if not rows:
             return None
         n, name, body, attempts = rows[0]
+        lease = to_micros(at + LEASE)
         connection.execute(
-            "UPDATE jobs SET lease = ?, worker = ?, attempts = attempts + 1 WHERE n = ?",
-            (to_micros(at + LEASE), worker, n),
+            "UPDATE jobs SET lease = ?, worker = ?, attempts = attempts + 1 WHERE n = ?", (lease, worker, n)
         )
-        return Job(n, name, json.loads(body), attempts + 1)
+        return Job(n, name, json.loads(body), attempts + 1, lease)
 
 
 def finish(connection: apsw.Connection, job: Job) -> None:
-    """The job is done; call it inside the transaction that holds its effect, where there is one."""
-    connection.execute("DELETE FROM jobs WHERE n = ?", (job.n,))
+    """The job is done; it stays if it was put down again, or taken by another, since this worker took it."""
+    connection.execute("DELETE FROM jobs WHERE n = ? AND lease = ?", (job.n, job.lease))
+    connection.execute("UPDATE jobs SET attempts = 0 WHERE n = ? AND lease IS NULL", (job.n,))
 
 
 def postpone(connection: apsw.Connection, job: Job, *, until: datetime) -> None:

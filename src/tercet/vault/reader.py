@@ -94,7 +94,10 @@ class Reader:
 
     def history(self, id: str, scope: Scope) -> list[MemCube]:
         """Every version, oldest first. Raises MissingMemory."""
-        n, _ = self.head(id, scope)
+        return self.versions(self.head(id, scope)[0])
+
+    def versions(self, n: int) -> list[MemCube]:
+        """Every version of the cube with that number, oldest first."""
         return [self._cube(row) for row in query(self.connection, f"{_CUBE} AND c.n = ? ORDER BY v.version", (n,))]
 
     def page(self, scope: Scope, *, limit: int, cursor: str | None, where: Where | None) -> Page:

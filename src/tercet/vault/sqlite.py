@@ -26,6 +26,7 @@ from tercet.vault.connection import atomic, connect, query, scalar, snapshot, tr
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
+from tercet.vault.journal import head
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
 from tercet.vault.search.columns import Columns
@@ -145,10 +146,14 @@ class Tenant:
         statement, bound = ("SELECT n FROM owners", ()) if scope.user is None else (
             "SELECT n FROM owners WHERE user = ?", (scope.user,)
         )  # fmt: skip
-        owners = [n for (n,) in query(connection, statement, bound)]
-        space_n = _space_number(connection, space)
         with self._cache_lock:
-            columns = self._cached(None if scope.user is None else tuple(owners), space_n, space.dim if space else 1)
+            # The transaction's first read: begun under the lock, a snapshot is not older than what is cached.
+            owners = [n for (n,) in query(connection, statement, bound)]
+            chosen = None if scope.user is None else tuple(owners)
+            space_n, dim = _space_number(connection, space), space.dim if space else 1
+            columns = self._cached(chosen, space_n, dim)
+            if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
+                columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
         keep = np.isin(table.state, [i for i, name in enumerate(table.state_names) if name in READABLE])
         if scope.agent is not None or scope.session is not None or where:

@@ -230,7 +230,9 @@ class Writer:
         new = self._version((n, scope), new, piece=piece, action=action)
         for link in new.behavioural.derivations:
             source, _ = self.reader.head(link.id, Scope(self.tenant))
-            if not scalar(self.connection, "SELECT 1 FROM versions WHERE cube = ? AND version = ?", (source, link.version)):
+            if not scalar(
+                self.connection, "SELECT 1 FROM versions WHERE cube = ? AND version = ?", (source, link.version)
+            ):
                 raise MissingMemory(link.id)
             self.connection.execute(
                 "INSERT INTO derivations VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -252,11 +254,9 @@ class Writer:
 
     def _index(self, entry: Entry, owner: int, cube: MemCube, space: int | None, n: int) -> None:
         self._postings.append((owner, n, entry.terms))
-        attributes: list[tuple[str, Scalar]] = [("tags", tag) for tag in cube.tags]
-        attributes += [(f"metadata.{key}", value) for key, value in cube.metadata.items() if value is not None]
         self.connection.executemany(
             "INSERT INTO attributes VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            [(owner, key, value, n) for key, value in attributes],
+            [(owner, key, value, n) for key, value in attributes(cube)],
         )
         if space is not None and entry.vectors is not None:
             self.connection.execute(
@@ -271,6 +271,12 @@ class Writer:
         words.remove(self.connection, owner, n, words.counts(old.text))
         self.connection.execute("DELETE FROM attributes WHERE owner = ? AND cube = ?", (owner, n))
         self.connection.execute("DELETE FROM vectors WHERE cube = ?", (n,))
+
+
+def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
+    """What filters find a cube by beside its columns: (key, value)."""
+    held: list[tuple[str, Scalar]] = [("tags", tag) for tag in cube.tags]
+    return held + [(f"metadata.{key}", value) for key, value in cube.metadata.items() if value is not None]
 
 
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:

@@ -1,0 +1,86 @@
+"""Doctor finds whatever differs from what the rows say, and rebuilds what can be rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tercet import Tercet, VaultDamaged, VaultTooNew
+from tercet.testing import FakeEmbedder
+
+DAMAGES = {
+    "a posting is missing": ("DELETE FROM postings WHERE term = 'boiler'", "words", True),
+    "a posting of an old text is left": ("INSERT INTO postings VALUES (1, 'zebra', 1, 1)", "words", True),
+    "a posting counts wrongly": ("UPDATE postings SET count = 7 WHERE term = 'boiler'", "words", True),
+    "a posting has no cube": ("INSERT INTO postings VALUES (1, 'zebra', 99, 1)", "postings", True),
+    "a posting is another owner's": ("UPDATE postings SET owner = 7 WHERE term = 'boiler'", "words", True),
+    "a length is wrong": ("UPDATE cubes SET words = 99 WHERE n = 1", "words", True),
+    "a label is missing": ("DELETE FROM attributes WHERE key = 'tags'", "attributes", True),
+    "a label is too many": ("INSERT INTO attributes VALUES (1, 'tags', 'x', 1)", "attributes", True),
+    "a vector is short": ("UPDATE vectors SET vectors = x'0000' WHERE cube = 1", "short vectors", True),
+    "a vector has no cube": ("UPDATE vectors SET cube = 99 WHERE cube = 1", "vectors", True),
+    "a text was changed": ("UPDATE episodes SET text = 'The boiler code is 0000.' WHERE n = 1", "content", False),
+    "a header changed": ("UPDATE versions SET header = replace(header, 'home', 'x') WHERE seq = 2", "content", False),
+    "a version is missing": ("DELETE FROM versions WHERE cube = 1 AND version = 2", "content", False),
+    "a journal line was changed": ("UPDATE journal SET by = 'nobody' WHERE seq = 2", "journal", False),
+    "a journal line is missing": ("DELETE FROM journal WHERE seq = 2", "journal", False),
+    "the journal's end is cut": ("DELETE FROM journal WHERE seq = (SELECT max(seq) FROM journal)", "journal", False),
+}  # fmt: skip
+
+
+@pytest.fixture
+def t(tmp_path: Path) -> Iterator[Tercet]:
+    with Tercet.open(tmp_path, embedder=FakeEmbedder()) as t:
+        alice = t.scope(user="alice")
+        cube = alice.remember("The boiler code is 4417.", tags=["home"])
+        alice.remember("I moved to Oslo.", metadata={"n": 1})
+        alice.revise(cube.id, "The boiler code is 9921.")
+        yield t
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_finds_and_repairs(t: Tercet, damage: str) -> None:
+    statement, what, repairable = DAMAGES[damage]
+    assert t.doctor() == {"default": []}
+    with t.vault.tenant("default").maintaining() as connection:
+        connection.execute(statement)
+    assert what in {finding.what for finding in t.doctor()["default"]}
+    repaired = t.doctor(repair=True)["default"]
+    assert {finding.repaired for finding in repaired if finding.what == what} == {repairable}
+    still = {finding.what for finding in t.doctor()["default"]}
+    assert (what in still) is not repairable
+
+
+def test_damaged_content_is_not_served(t: Tercet) -> None:
+    alice = t.scope(user="alice")
+    [cube, _] = alice.list()
+    with t.vault.tenant("default").maintaining() as connection:
+        connection.execute("UPDATE versions SET text = 'The boiler code is 0000.' WHERE version = 2")
+    with pytest.raises(VaultDamaged, match=cube.id):
+        alice.get(cube.id)
+
+
+def test_a_file_that_is_no_vault_says_so(tmp_path: Path) -> None:
+    (tmp_path / "tenants").mkdir()
+    (tmp_path / "tenants" / "default.db").write_bytes(b"not a database, and long enough to be read as one" * 100)
+    with Tercet.open(tmp_path, embedder=None) as t, pytest.raises(VaultDamaged, match="damaged"):
+        t.scope().list()
+
+
+def test_a_renamed_file_is_not_taken_for_another_tenant(t: Tercet, tmp_path: Path) -> None:
+    t.backup(tmp_path / "copy")
+    (tmp_path / "copy/tenants/default.db").rename(tmp_path / "copy/tenants/other.db")
+    with Tercet.open(tmp_path / "copy", embedder=None) as copy, pytest.raises(VaultDamaged, match="another tenant"):
+        copy.scope(tenant="other").list()
+
+
+def test_a_newer_vault_is_left_alone(t: Tercet, tmp_path: Path) -> None:
+    with t.vault.tenant("default").maintaining() as connection:
+        connection.execute("INSERT INTO migrations VALUES (1000000)")
+    t.close()
+    before = (tmp_path / "tenants" / "default.db").read_bytes()
+    with Tercet.open(tmp_path, embedder=None) as newer, pytest.raises(VaultTooNew, match="upgrade"):
+        newer.scope().remember("One.")
+    assert (tmp_path / "tenants" / "default.db").read_bytes() == before

@@ -1,0 +1,102 @@
+"""Jobs are leased, retried, and never lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tercet import EmbeddingFailed, Tercet
+from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock
+from tercet.vault import jobs
+from tercet.vault.codec import to_micros
+from tercet.vault.connection import query
+
+
+@pytest.fixture
+def clock() -> SeededClock:
+    return SeededClock(step=timedelta(0))
+
+
+@pytest.fixture
+def t(tmp_path: Path, clock: SeededClock) -> Iterator[Tercet]:
+    with Tercet.open(tmp_path, embedder=None, clock=clock) as t:
+        yield t
+
+
+def test_the_same_job_twice_is_one(t: Tercet) -> None:
+    t.scope().remember("One.")
+    t.scope().remember("Two.")
+    assert t.stats()["tenants"]["default"]["jobs"] == {"embed": 1}
+
+
+def test_a_leased_job_is_not_taken_twice_until_its_lease_ends(t: Tercet, clock: SeededClock) -> None:
+    t.scope().remember("One.")
+    with t.vault.tenant("default").maintaining() as connection:
+        job = jobs.take(connection, ["embed"], worker="a", at=clock())
+        assert job is not None
+        assert jobs.take(connection, ["embed"], worker="b", at=clock()) is None
+        clock.advance(jobs.LEASE)
+        again = jobs.take(connection, ["embed"], worker="b", at=clock())
+        assert again is not None
+        assert (again.n, again.attempts) == (job.n, 2)
+        jobs.finish(connection, job)  # the first worker comes too late: the second is at it
+        assert query(connection, "SELECT worker FROM jobs") == [("b",)]
+
+
+def test_a_job_wanted_while_it_runs_is_run_again(t: Tercet, clock: SeededClock) -> None:
+    """What is written after the worker's last look, and before it says that it is done, keeps its job."""
+    t.scope().remember("One.")
+    with t.vault.tenant("default").maintaining() as connection:
+        job = jobs.take(connection, ["embed"], worker="a", at=clock())
+        assert job is not None
+    t.scope().remember("Two.")
+    with t.vault.tenant("default").maintaining() as connection:
+        jobs.finish(connection, job)
+        assert jobs.counts(connection) == {"embed": 1}
+        again = jobs.take(connection, ["embed"], worker="a", at=clock())
+        assert again is not None
+        jobs.finish(connection, again)
+        assert jobs.counts(connection) == {}
+
+
+def test_a_failing_job_pauses_longer_and_then_is_dead_but_kept(tmp_path: Path, clock: SeededClock) -> None:
+    embedder = BrokenEmbedder(EmbeddingFailed("no power"))
+    with Tercet.open(tmp_path, embedder=embedder, clock=clock) as t:
+        t.scope().remember("One.")
+        pauses = []
+        for _ in range(jobs.MAX_ATTEMPTS):
+            assert t.work(until_idle=True) == 0
+            with t.vault.tenant("default").maintaining() as connection:
+                [(due, error)] = query(connection, "SELECT due, error FROM jobs")
+            assert "no power" in error
+            pauses.append(due - to_micros(clock()))
+            clock.advance(jobs.MAX_PAUSE)
+        assert pauses == sorted(set(pauses))
+        assert t.stats()["tenants"]["default"]["jobs"] == {"dead": 1}
+        embedder.error = None
+        t.scope().remember("Two.")  # a success needs no job, and the dead one is not forgotten
+        assert t.stats()["tenants"]["default"]["jobs"] == {"dead": 1}
+        assert t.stats()["tenants"]["default"]["without_vector"] == 1
+
+
+def test_a_killed_workers_job_is_done_by_the_next(tmp_path: Path, clock: SeededClock) -> None:
+    with Tercet.open(tmp_path, embedder=None, clock=clock) as t:
+        t.scope().remember("One.")
+        with t.vault.tenant("default").maintaining() as connection:
+            assert jobs.take(connection, ["embed"], worker="killed", at=clock()) is not None
+    clock.advance(jobs.LEASE)
+    with Tercet.open(tmp_path, embedder=FakeEmbedder(), clock=clock) as t:
+        assert t.work(until_idle=True) == 1
+        assert t.stats()["tenants"]["default"]["without_vector"] == 0
+
+
+def test_a_job_without_weights_waits_at_no_cost(t: Tercet, clock: SeededClock) -> None:
+    t.scope().remember("One.")
+    for _ in range(20):
+        assert t.work(until_idle=True) == 0
+        clock.advance(timedelta(hours=1))
+    with t.vault.tenant("default").maintaining() as connection:
+        assert query(connection, "SELECT attempts, dead FROM jobs") == [(0, 0)]
