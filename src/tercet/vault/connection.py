@@ -15,19 +15,33 @@ BUSY_MS = 30_000
 """How long a writer waits for another process's transaction."""
 
 
-def connect(path: Path | None) -> apsw.Connection:
-    """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory."""
+def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
+    """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory.
+
+    `vfs` names the SQLite layer that reads and writes files, where it is not the system's own.
+    """
     with translated(path):
-        connection = apsw.Connection(str(path) if path else ":memory:")
-        connection.set_busy_timeout(BUSY_MS)
-        # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to temp files.
-        for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
-            connection.pragma(name, value)
-        connection.pragma("trusted_schema", "OFF")
-        connection.pragma("cache_size", -8192)
-        if path is not None and connection.pragma("journal_mode") != "wal":
-            connection.pragma("journal_mode", "wal")
+        connection = apsw.Connection(str(path), vfs=vfs) if path else apsw.Connection(":memory:")
+        with closed_on_error(connection):
+            connection.set_busy_timeout(BUSY_MS)
+            # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to files.
+            for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
+                connection.pragma(name, value)
+            connection.pragma("trusted_schema", "OFF")
+            connection.pragma("cache_size", -8192)
+            if path is not None and connection.pragma("journal_mode") != "wal":
+                connection.pragma("journal_mode", "wal")
         return connection
+
+
+@contextmanager
+def closed_on_error(connection: apsw.Connection) -> Iterator[None]:
+    """Close a connection that is not fit for use, instead of leaving its locks to the garbage collector."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 @contextmanager

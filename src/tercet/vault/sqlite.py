@@ -22,8 +22,9 @@ import numpy as np
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
-from tercet.vault.connection import atomic, connect, query, scalar, snapshot, translated
+from tercet.vault.connection import atomic, closed_on_error, connect, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub
+from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
@@ -46,12 +47,16 @@ class SqliteVault:
         Made if it is not there.
     ids, clock, entropy
         Where ids, times and salts come from; give seeded ones to repeat a run exactly.
+    vfs
+        The SQLite layer that reads and writes the files; left out, the system's own.
     """
 
-    def __init__(self, folder: Path, *, ids: IdSource, clock: Clock, entropy: Entropy = os.urandom) -> None:
-        self.folder, self.ids, self.clock, self.entropy = folder, ids, clock, entropy
+    def __init__(
+        self, folder: Path, *, ids: IdSource, clock: Clock, entropy: Entropy = os.urandom, vfs: str | None = None
+    ) -> None:
+        self.folder, self.ids, self.clock, self.entropy, self.vfs = folder, ids, clock, entropy, vfs
         try:
-            (folder / "tenants").mkdir(parents=True, exist_ok=True)
+            make_folder(folder / "tenants")
         except OSError as error:
             raise VaultError(f"The vault's folder {folder} cannot be made: {error.strerror}.") from error
         self._tenants: dict[str, Tenant] = {}
@@ -71,7 +76,7 @@ class SqliteVault:
         """The names of all tenants that have a file."""
         names = []
         for path in sorted((self.folder / "tenants").glob("*.db")):
-            connection = connect(path)
+            connection = connect(path, vfs=self.vfs)
             try:
                 migrate(connection)
                 name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
@@ -166,12 +171,18 @@ class Tenant:
         return ScopeView(connection, owners, table, np.flatnonzero(keep))
 
     def scrub(self, *, at_once: bool = False) -> str | None:
-        """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done."""
+        """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.
+
+        The erasure is committed: a disk that is full or fails does not undo it, and the scrub is tried again by a job.
+        """
         if not at_once and self.path.exists() and self.path.stat().st_size > SCRUB_AT_ONCE:
             return "the scrub job (the file is large)"
-        with self.maintaining() as connection:
-            self._drop_idle()
-            return scrub(connection, self.path)
+        try:
+            with self.maintaining() as connection:
+                self._drop_idle()
+                return scrub(connection, self.path)
+        except VaultError as error:
+            return str(error)
 
     def use(self, ids: Sequence[str], at: datetime) -> int:
         """Count uses in memory; returns of how many cubes uses are gathered."""
@@ -223,8 +234,8 @@ class Tenant:
     def _open(self, *, create: bool) -> apsw.Connection:
         # Reading a tenant that was never written to must not make a file: it sees an empty vault in memory.
         exists = create or self.path.exists()
-        connection = connect(self.path if exists else None)
-        with translated(self.path):
+        connection = connect(self.path if exists else None, vfs=self.vault.vfs)
+        with translated(self.path), closed_on_error(connection):
             migrate(connection)
             if exists:
                 self._claim(connection)
