@@ -45,12 +45,13 @@ def error_tree() -> str:
 
 
 def policies() -> str:
-    """Every policy of the literal table: its signals with their weights, what it needs, what else ranks."""
+    """Every policy of the literal table: its signals with their weights, what it needs, where the weights are from."""
     rows = []
     for name, policy in POLICIES.items():
         weights = ", ".join(f"`{signal}` {weight:g}" for signal, weight in policy.weights.items())
-        rows.append([f"`{name}`", weights, policy.needs, f"`{policy.fallback}`" if policy.fallback else "–"])
-    return table(["policy", "signals and their weights", "needs", "without that"], rows)
+        needs = policy.needs + (f" (else `{policy.fallback}`)" if policy.fallback else "")
+        rows.append([f"`{name}`", f"{weights}; bias {policy.bias:g}", needs, policy.fitted_on])
+    return table(["policy", "weights", "needs", "fitted on"], rows)
 
 
 def signals() -> str:
@@ -126,8 +127,9 @@ def _is_error(thing: object) -> bool:
 
 def _entry(name: str, thing: Any) -> Iterator[str]:  # noqa: ANN401  # any exported object
     yield f"## `{name}`"
+    called: Callable[..., Any] = thing
     if is_dataclass(thing) or inspect.isfunction(thing):
-        yield _signature(name, thing)
+        yield _signature(name, called)
     yield prose(thing)
     if inspect.isfunction(thing):
         return

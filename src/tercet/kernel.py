@@ -374,6 +374,7 @@ class ScopedMemory:
         `tokenizer` names what counts them ("bytes": a bound that holds for any byte-level tokenizer; "minilm"), or is
         a callable from text to a number. Raises InvalidRequest as `recall` does.
         """
+        contexts.check_budget(budget)  # before recall, which counts a use
         count = contexts.find_counter(tokenizer)
         hits = self.recall(question, limit=limit, where=where, policy=policy)
         return contexts.render(hits, budget=budget, count=count)

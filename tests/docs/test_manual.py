@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -118,3 +119,20 @@ def test_the_readme_names_its_two_commands_and_the_makefile_has_them() -> None:
     for target in ("demo", "test"):
         assert f"make {target} " in readme
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+def test_the_manual_builds_and_its_pages_fetch_nothing(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = list(site.rglob("*.html"))
+    assert len(pages) >= len(list((ROOT / "docs").rglob("*.md")))
+    fetched = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
+    assert [page.name for page in pages if fetched.search(page.read_text(encoding="utf-8"))] == []

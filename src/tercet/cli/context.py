@@ -8,7 +8,6 @@ from tercet.cli import out
 from tercet.cli.options import Parser, add_limit, add_where, conditions
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
-from tercet.text.recall.context import find_counter
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,6 +24,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Render."""
+    from tercet.text.recall.context import find_counter
+
     text = session.looking().memory.context(
         args.question,
         budget=args.budget,

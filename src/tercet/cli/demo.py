@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tercet.cli import out
 from tercet.cli.forget import receipt_lines
@@ -18,8 +18,10 @@ from tercet.cli.recall import hit_lines
 from tercet.cli.session import Session
 from tercet.demo import conversation
 from tercet.exchange.rows import cube_json, hit_json, receipt_json
-from tercet.kernel import ScopedMemory
-from tercet.text.read.locomo import Question, Sample, locomo_samples
+
+if TYPE_CHECKING:
+    from tercet.kernel import ScopedMemory
+    from tercet.text.read.locomo import Question, Sample
 
 ASKED = (
     "When did Ines move to Porto?",
@@ -47,6 +49,8 @@ def run(session: Session, args: Namespace) -> Answer:
 
 
 def _show(session: Session, folder: Path, *, kept: bool) -> Answer:
+    from tercet.text.read.locomo import locomo_samples
+
     [sample] = locomo_samples(conversation())
     with session.open(folder) as tercet:
         memory = session.scoped(tercet, tenant=session.args.tenant or "demo")
@@ -57,7 +61,7 @@ def _show(session: Session, folder: Path, *, kept: bool) -> Answer:
             document |= part.document
             lines += ["", *part.lines]
     lines += ["", f"Recall was by {found_by}."]
-    if found_by != "words and vectors":
+    if found_by != "words and vectors" and not session.args.words:
         lines.append(WEIGHTS)
     return Answer(document, lines)
 

@@ -9,13 +9,16 @@ from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
-from tercet.exchange.archive import Sink, export_scope
+
+if TYPE_CHECKING:
+    from tercet.exchange.archive import Sink
 
 
 def add_arguments(parser: Parser) -> None:
@@ -26,6 +29,8 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Export the scope."""
+    from tercet.exchange.archive import export_scope
+
     memory = session.existing().memory
     if args.file == "-":
         if args.json:

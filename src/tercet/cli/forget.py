@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from tercet.cli import out
 from tercet.cli.options import Parser, add_where, conditions
@@ -10,7 +11,9 @@ from tercet.cli.out import Answer, Line
 from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import receipt_json
-from tercet.vault.erase import Receipt
+
+if TYPE_CHECKING:
+    from tercet.vault.erase import Receipt
 
 
 def add_arguments(parser: Parser) -> None:

@@ -7,14 +7,16 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer, Line
 from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
-from tercet.exchange.archive import is_archive
-from tercet.exchange.restore import Imported, import_archive
+
+if TYPE_CHECKING:
+    from tercet.exchange.restore import Imported
 
 
 def add_arguments(parser: Parser) -> None:
@@ -29,6 +31,9 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Import. What was erased in this vault does not come back."""
+    from tercet.exchange.archive import is_archive
+    from tercet.exchange.restore import import_archive
+
     path = Path(args.file).expanduser()
     if args.file == "-":
         return _answer(import_archive(session.memory, io.BytesIO(sys.stdin.buffer.read())))

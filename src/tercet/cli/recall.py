@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from tercet.cli import out
 from tercet.cli.options import Parser, add_limit, add_where, conditions
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.exchange.rows import hit_json
-from tercet.text.recall.hits import Hit, Hits
+
+if TYPE_CHECKING:
+    from tercet.text.recall.hits import Hit, Hits
 
 SHOWN = 700
 """Characters of a hit that are shown to a person; `--json` and `show` give all."""

@@ -7,12 +7,10 @@ from argparse import Namespace
 
 from tercet.cli import out
 from tercet.cli.options import Parser, pairs
-from tercet.cli.out import Answer, Span
+from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import cube_json
-from tercet.text.read.files import decode
-from tercet.text.read.message import Message
 
 NOT_WITH_FILE = ("text", "at", "tag", "meta", "ref", "type", "speaker", "role")
 
@@ -39,6 +37,8 @@ def run(session: Session, args: Namespace) -> Answer:
         return _file(session, args)
     if args.format is not None:
         raise InvalidRequest("--format goes with --file.")
+    from tercet.text.read.message import Message
+
     text = words(args.text)
     item = text if args.speaker is None and args.role is None else Message(text, args.role or "user", args.speaker)
     cube = session.memory.remember(
@@ -50,7 +50,7 @@ def run(session: Session, args: Namespace) -> Answer:
         type=args.type or ("fact" if isinstance(item, str) else None),
     )
     told = out.told_of(cube)
-    line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
+    line: Line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
     return Answer({"cube": cube_json(cube)}, [line])
 
 
@@ -66,6 +66,8 @@ def words(given: str | None) -> str:
         raise InvalidRequest("Give a text in quotes, `-` to read standard input, or --file PATH.")
     if given != "-":
         return given
+    from tercet.text.read.files import decode
+
     text = decode(sys.stdin.buffer.read(), "Standard input")
     return text.removesuffix("\n").removesuffix("\r")
 

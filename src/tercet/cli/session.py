@@ -8,11 +8,13 @@ from argparse import Namespace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from tercet.errors import VaultError
-from tercet.kernel import ScopedMemory, Tercet
 from tercet.scope import Caller
+
+if TYPE_CHECKING:
+    from tercet.kernel import ScopedMemory, Tercet
 
 
 class Session:
@@ -43,6 +45,8 @@ class Session:
 
     def open(self, folder: Path) -> Tercet:
         """A vault, with the embedder that the options ask for."""
+        from tercet.kernel import Tercet
+
         return Tercet.open(folder, embedder=None if self.args.words else "auto")
 
     def scoped(self, tercet: Tercet, *, tenant: str | None) -> ScopedMemory:

@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from tercet import __version__
 from tercet.cube import Kind, MemCube
 from tercet.errors import InvalidRequest
+from tercet.exchange.typed import misfit
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault.codec import decode, dump, encode
@@ -201,6 +202,8 @@ def _check(cube: MemCube) -> None:
     d, g, b = cube.descriptive, cube.governance, cube.behavioural
     if cube.kind is not Kind.TEXT:
         raise InvalidRequest(f"Memory {cube.id} is no text; KV caches and adapters do not travel in an archive.")
+    if (wrong := misfit(cube, "cube")) is not None:
+        raise InvalidRequest(f"Memory {cube.id} has a value of the wrong type, {wrong}.")
     spans = (d.happened.start, d.happened.end) if d.happened else ()
     for when in (d.observed, d.recorded, g.expires, b.valid_from, b.valid_to, *spans):
         if isinstance(when, datetime) and when.utcoffset() is None:

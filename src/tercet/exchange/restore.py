@@ -117,11 +117,11 @@ def _plans(reader: Reader, records: Sequence[Record]) -> list[Plan]:
 
 def _plan(reader: Reader, record: Record, coming: set[str], refs: set[tuple[Scope, str]]) -> Plan:
     anywhere = Scope(reader.tenant)
-    here = reader.history(record.id, anywhere) if _is_here(reader, record.id, anywhere) else []
+    here = _history(reader, record.id, anywhere)
     shared = min(len(here), len(record.versions))
     ref, behind = record.versions[0].ref, len(here) < len(record.versions)
     sources = [link.id for link in record.versions[-1].behavioural.derivations]
-    missing = next((id for id in sources if id not in coming and not _is_here(reader, id, anywhere)), None)
+    missing = next((id for id in sources if id not in coming and not _history(reader, id, anywhere)), None)
     refused = None
     if reader.erased(record.id):
         refused = "it was erased here, and erased memories do not come back"
@@ -138,12 +138,12 @@ def _plan(reader: Reader, record: Record, coming: set[str], refs: set[tuple[Scop
     return Plan(record, shared if behind else len(record.versions), refused)
 
 
-def _is_here(reader: Reader, id: str, anywhere: Scope) -> bool:
+def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
+    """Every version that is here; none, if the cube is not."""
     try:
-        reader.head(id, anywhere)
+        return reader.history(id, anywhere)
     except MissingMemory:
-        return False
-    return True
+        return []
 
 
 def _same(mine: MemCube, theirs: MemCube) -> bool:

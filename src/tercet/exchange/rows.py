@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tercet.cube import MemCube
-from tercet.text.recall.hits import Hit
-from tercet.vault.doctor import Finding
-from tercet.vault.erase import Receipt
+if TYPE_CHECKING:
+    from tercet.cube import MemCube
+    from tercet.text.recall.hits import Hit
+    from tercet.vault.doctor import Finding
+    from tercet.vault.erase import Receipt
 
 Json = dict[str, Any]
 

@@ -87,6 +87,8 @@ def erase(writer: Writer, asked: Sequence[int]) -> Receipt:
         _remove(connection, n, cube, rows)
         writer.chain.append("forget", cube.id, cube.version, scope=writer.scope(cube.scope)[1])
         connection.execute("INSERT INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
+    # The words of a failed job's error may quote what is going.
+    connection.execute("UPDATE jobs SET error = NULL WHERE error IS NOT NULL")
     connection.execute("INSERT INTO scrubs (at) VALUES (?)", (to_micros(writer.at),))
     jobs.enqueue(connection, "scrub", {}, at=writer.at)
     chosen = set(asked)

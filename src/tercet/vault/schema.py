@@ -113,6 +113,7 @@ def migrate(connection: apsw.Connection) -> None:
 
 
 def _version(connection: apsw.Connection) -> int:
-    if not connection.table_exists("main", "migrations"):
+    # Asked in SQL: `table_exists` answers from what this connection knew before another process made the tables.
+    if scalar(connection, "SELECT 1 FROM sqlite_schema WHERE name = 'migrations'") is None:
         return 0
     return int(scalar(connection, "SELECT coalesce(max(step), 0) FROM migrations"))

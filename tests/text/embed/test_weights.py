@@ -94,10 +94,12 @@ def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
     contents = [bytes([i]) * 200_000 for i in range(4)]
     weights.write_atomically(target, contents[0])
     seen: set[bytes] = set()
-    writers = [
-        threading.Thread(target=lambda c=content: [weights.write_atomically(target, c) for _ in range(5)])
-        for content in contents
-    ]
+
+    def write(content: bytes) -> None:
+        for _ in range(5):
+            weights.write_atomically(target, content)
+
+    writers = [threading.Thread(target=write, args=(content,)) for content in contents]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):

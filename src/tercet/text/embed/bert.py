@@ -1,11 +1,12 @@
 """all-MiniLM-L6-v2 as an ONNX graph, made from the published safetensors file: with int8 weights, or in float32.
 
 Int8: a weight has one scale per output channel; an activation is uint8 within a fixed range, so that a text's vector
-cannot depend on its batch. A few channels are many times larger than the rest and would waste that range. Before
-attention and in it, each channel is therefore divided by a scale of its own, which the next weight takes back (Xiao et
-al. 2022, "SmoothQuant", arXiv:2211.10438); after GELU, the four largest are multiplied apart, in float32 (Dettmers et
-al. 2022, "LLM.int8()", arXiv:2208.07339). Ranges, scales and channels are measured by `calibrate.py`. Biases, norms,
-attention and GELU stay float32, and the integer sums are exact.
+cannot depend on its batch. A few channels are many times larger than the rest and would waste that range. Around
+attention, each channel is therefore divided by a scale of its own, which the next weight takes back (Xiao et al. 2022,
+"SmoothQuant", arXiv:2211.10438); around GELU, the largest are multiplied apart, in float32 (Dettmers et al. 2022,
+"LLM.int8()", arXiv:2208.07339). What rounding a weight does to the average activation is taken back in the bias (Nagel
+et al. 2019, arXiv:1906.04721). `calibrate.py` measures all of these. Biases, norms, attention and GELU stay float32,
+and the integer sums are exact.
 
 Word embeddings stay outside the graph: their rows are read from the mapped file, so that 47 MB need not be resident.
 """
@@ -39,20 +40,22 @@ def read_tensors(file: Path) -> Tensors:
         header = json.loads(stream.read(size))
     header.pop("__metadata__", None)
     dtypes = {"F32": "<f4", "I64": "<i8"}
-    return {
-        name: np.memmap(file, dtypes[entry["dtype"]], "r", 8 + size + entry["data_offsets"][0], tuple(entry["shape"]))
-        for name, entry in header.items()
-    }
+    body = np.asarray(np.memmap(file, np.uint8, "r", 8 + size))
+    tensors = {}
+    for name, entry in header.items():
+        tensors[name] = body[slice(*entry["data_offsets"])].view(dtypes[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
 
 
 def build(tensors: Tensors, ranges: Tensors | None) -> bytes:
     """The model from embedded tokens `x` (batch, tokens, 384) to their last hidden states, `states`, the same shape.
 
-    `ranges` holds, for layer i and each of SITES, `i.site.range` (2,), low and high, and either `i.site.scale`
-    (channels,) or `i.site.few`, the numbers of the channels to be kept apart. Without `ranges` the graph is float32 and
-    also puts out every site, as `i.site`: the reference, and what calibration sees.
+    `ranges` holds, for layer i and each of SITES, either `i.site.scale` (channels,) or `i.site.few`, the numbers of the
+    channels to be kept apart; and, of the scaled activations, `i.site.range` (2,), low and high, and `i.site.mean`
+    (channels,). Without `ranges` the graph is float32 and also puts out every site, as `i.site`: the reference, and
+    what calibration sees.
     """
-    bert = _Bert(tensors, ranges)
+    bert = _Bert(tensors, ranges or {})
     x = bert.graph.input("x", "float32", ["batch", "tokens", HIDDEN])
     x = bert.norm("embeddings.LayerNorm", x, "0.states")
     for layer in range(LAYERS):
@@ -64,7 +67,7 @@ def build(tensors: Tensors, ranges: Tensors | None) -> bytes:
 @dataclass
 class _Bert:
     tensors: Tensors
-    ranges: Tensors | None
+    ranges: Tensors  # empty: nothing is rounded
     graph: Graph = field(default_factory=lambda: Graph("all-MiniLM-L6-v2"))
 
     def layer(self, i: int, x: str) -> str:
@@ -90,7 +93,7 @@ class _Bert:
 
     def rounded(self, site: str, *, divided: bool = False) -> str:
         """A site as uint8. `divided`: the product that made it has already divided each channel by its scale."""
-        if self.ranges is None:
+        if not self.ranges:
             self.graph.output(site, "float32", ["batch", "tokens", 4 * HIDDEN if site.endswith("wide") else HIDDEN])
             return site
         low, high = (float(end) for end in self.ranges[f"{site}.range"])
@@ -107,7 +110,7 @@ class _Bert:
         """`x` (the rounded site) times a weight, plus a bias; divided by the scales of the site `ahead`, if named."""
         weight = np.asarray(self.tensors[f"{name}.weight"]).T  # (in, out)
         bias = np.asarray(self.tensors[f"{name}.bias"])
-        if self.ranges is None:
+        if not self.ranges:
             product = self.graph.add("MatMul", [x, self.graph.constant(f"{name}.weight", weight)], f"{name}.product")
             return self.graph.add("Add", [product, self.graph.constant(f"{name}.bias", bias)], name)
         if ahead:
@@ -122,8 +125,11 @@ class _Bert:
         return self.graph.add("Add", [self.product(f"{name}.rest", x, site, weight, bias), exact], name)
 
     def product(self, name: str, x: str, site: str, weight: Array, bias: Array) -> str:
+        """The rounded site times a weight (in, out) in int8, plus a bias: float32 again."""
         scale = np.abs(weight).max(axis=0) / 127
-        constants = {"weight": np.rint(weight / scale).astype(np.int8), "scale": scale, "bias": bias}
+        whole = np.rint(weight / scale).astype(np.int8)
+        bias = bias + self.ranges[f"{site}.mean"] @ (weight - whole * scale)
+        constants = {"weight": whole, "scale": scale, "bias": bias.astype(np.float32)}
         weight_name, scale_name, bias_name = (
             self.graph.constant(f"{name}.{part}", array) for part, array in constants.items()
         )

@@ -16,7 +16,7 @@ from tercet.text.embed.minilm import MiniLM
 
 TEXTS = Path(__file__).with_name("calibration.txt")
 REACH = 0.2  # a channel that reaches further than this part of its site's largest value is scaled down to it
-APART = 4  # channels after GELU that are kept in float32
+APART = 16  # channels that are kept in float32, before and after GELU
 MARGIN = 1.1  # room beyond what the calibration texts reach
 
 
@@ -31,22 +31,24 @@ def measure(model: MiniLM, texts: list[str]) -> bert.Tensors:
     for site, parts in found.items():
         values = np.concatenate(parts)
         largest = np.abs(values).max(axis=0)
-        if site.endswith("wide"):
-            few = np.sort(np.argsort(-largest)[:APART])
-            ranges[f"{site}.few"] = few
-            even = np.delete(values, few, axis=1)
+        scale = np.ones_like(largest)
+        few = np.empty(0, np.int64)
+        if site.endswith(("middle", "wide")):
+            ranges[f"{site}.few"] = few = np.sort(np.argsort(-largest)[:APART])
         else:
-            scale = _scale(largest, free=site.endswith("mixed"))
-            ranges[f"{site}.scale"] = scale
-            even = values / scale
-        ranges[f"{site}.range"] = np.array([even.min() * MARGIN, even.max() * MARGIN], np.float32)
+            ranges[f"{site}.scale"] = scale = _scale(largest, free=site.endswith("mixed"))
+        even = values / scale
+        rest = np.delete(even, few, axis=1)
+        ranges[f"{site}.mean"] = even.mean(axis=0)
+        ranges[f"{site}.range"] = np.array([rest.min() * MARGIN, rest.max() * MARGIN], np.float32)
     return ranges
 
 
 def _scale(largest: bert.Array, *, free: bool) -> bert.Array:
     """What each channel is divided by, given how far it reaches; `free` if dividing costs nothing at run time."""
     even = (largest / np.median(largest)) ** 0.75 if free else np.maximum(1, largest / (REACH * largest.max()))
-    return even.astype(np.float32)
+    scale: bert.Array = even.astype(np.float32)
+    return scale
 
 
 def main() -> None:

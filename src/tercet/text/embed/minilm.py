@@ -28,7 +28,7 @@ CLS, SEP = 101, 102
 Batch = list[tuple[int, int]]  # (text, window): windows of one length
 
 BATCH = 512  # tokens computed at once: enough to keep the products busy, few enough to stay in a core's cache
-BUILD = 1  # raise it when the graph or its ranges change: it names the space, and the file in the cache
+BUILD = 2  # raise it when the graph or its ranges change: it names the space, and the file in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class MiniLM:
         vectors = [np.empty((len(each), self.dim), np.float32) for each in spans]
         hidden = [np.empty((len(each), self.dim), np.float32) for each in ids] if states else []
 
-        def run(batch: list[tuple[int, int]]) -> None:
+        def run(batch: Batch) -> None:
             rows = np.stack([ids[text][slice(*spans[text][window])] for text, window in batch])
             found = self.forward(rows, ["states"])["states"]
             for each, (text, window) in zip(found, batch, strict=True):
@@ -114,7 +114,8 @@ class MiniLM:
 
     def forward(self, ids: Ints, outputs: Sequence[str]) -> dict[str, Floats]:
         """One pass over token ids (batch, tokens), [CLS] and [SEP] being added here. `bert.build` names the outputs."""
-        whole = np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (CLS, SEP)))
+        whole = np.empty((len(ids), ids.shape[1] + 2), np.int32)
+        whole[:, 0], whole[:, 1:-1], whole[:, -1] = CLS, ids, SEP
         words, places = self._tables
         x = words[whole] + places[: whole.shape[1]]
         return dict(zip(outputs, self._session.run(list(outputs), {"x": x}), strict=True))
@@ -177,7 +178,7 @@ def _batches(spans: list[list[windows.Span]]) -> list[Batch]:
 
 
 def _side_by_side(run: Callable[[Batch], None], batches: list[Batch], threads: int) -> None:
-    if threads == 1 or len(batches) == 1:
+    if threads == 1 or len(batches) <= 1:
         for batch in batches:
             run(batch)
         return

@@ -29,11 +29,13 @@ class WordPieces:
 
     def ids(self, text: str) -> Ints:
         """The ids of a text, int32 (tokens,); none for an empty one. A lone surrogate counts as U+FFFD."""
-        if text.isascii() and text.isprintable() and "[" not in text:  # with "[" it may name a special token
-            return np.array([i for word in _WORD.findall(text.lower()) for i in self._known(word)], np.int32)
         ids = array("i")
-        for piece in _pieces(text.encode("utf-8", "replace").decode()):
-            ids.extend(self._encoded(piece))
+        for piece in _pieces(text if text.isascii() else text.encode("utf-8", "replace").decode()):
+            if piece.isascii() and piece.isprintable() and "[" not in piece:  # with "[" it may name a special token
+                for word in _WORD.findall(piece.lower()):
+                    ids.extend(self._known(word))
+            else:
+                ids.extend(self._encoded(piece))
         return np.frombuffer(ids, np.int32) if ids else np.empty(0, np.int32)
 
     def _encoded(self, text: str) -> tuple[int, ...]:

@@ -127,6 +127,8 @@ def _checked(cube: MemCube) -> MemCube:
             raise InvalidRequest(f"metadata[{key!r}] must be a string, number, boolean or None, not {value!r}.")
         if isinstance(value, str):
             _check_label(value, empty=True)
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise InvalidRequest(f"metadata[{key!r}] needs more than 64 bits; keep so large a number as text.")
         if isinstance(value, float) and not math.isfinite(value):
             raise InvalidRequest(f"metadata[{key!r}] is not a finite number.")
     if not d.metadata:

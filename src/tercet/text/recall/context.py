@@ -52,13 +52,19 @@ def render(hits: Sequence[Hit], *, budget: int, count: Counter) -> str:
     InvalidRequest
         If the budget is not positive.
     """
-    if budget < 1:
-        raise InvalidRequest(f"The budget must be at least 1 token, not {budget}.")
+    check_budget(budget)
     chosen: list[MemCube] = []
     for hit in hits:
         if count(_lay_out([*chosen, hit.cube])) <= budget:
             chosen.append(hit.cube)
     return _lay_out(chosen)
+
+
+def check_budget(budget: int) -> int:
+    """Return `budget` if it is positive."""
+    if budget < 1:
+        raise InvalidRequest(f"The budget must be at least 1 token, not {budget}.")
+    return budget
 
 
 def find_counter(tokenizer: str | Counter) -> Counter:

@@ -2,7 +2,7 @@
 
 The weights maximise the mean log-probability of the evidence under a softmax over all rows of its question (listwise,
 ridge-penalised, by Newton's method). A logistic regression on the sum then gives the slope and the bias that make of it
-the probability that a row is evidence.
+the probability that a row is evidence, if one row in thirty were: the true share depends on how much a scope holds.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tercet.text.recall.signals import SIGNALS
 from tercet.text.recall.view import Floats, Ints, View
 
 Reals = npt.NDArray[np.float64]
+PRIOR = 1 / 30  # the share of evidence among rows that scores assume, whatever the size of the scope
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,17 +104,26 @@ def _objective(examples: Sequence[tuple[Reals, Ints]], weights: Reals, penalty: 
 
 
 def _calibrate(sums: Sequence[Reals], gold: Sequence[Ints]) -> tuple[float, float]:
-    """Slope and bias of the logistic regression of being evidence on the sum."""
+    """Slope and bias of the logistic regression of being evidence on the sum, the bias moved to PRIOR."""
     inputs = np.concatenate(sums)
-    label = np.concatenate([np.isin(np.arange(len(s)), g) for s, g in zip(sums, gold, strict=True)]).astype(np.float64)
-    design = np.stack([inputs, np.ones_like(inputs)], axis=1)
-    found = np.array([1.0, np.log(label.mean() / max(1 - label.mean(), 1e-9)) - inputs.mean()])
+    truth = np.concatenate([np.isin(np.arange(len(s)), g) for s, g in zip(sums, gold, strict=True)]).astype(np.float64)
+    odds = truth.mean() / max(1 - truth.mean(), 1e-9)
+    design = np.stack([inputs - inputs.mean(), np.ones_like(inputs)], axis=1)
+    found = np.array([0.0, np.log(odds)])
+
+    def value(at: Reals) -> float:
+        logits = design @ at
+        return float(truth @ logits - np.logaddexp(0, logits).sum())
+
     for _ in range(50):
-        chance = 1 / (1 + np.exp(-np.clip(design @ found, -30, 30)))
-        slope = design.T @ (label - chance) - 1e-3 * found
-        curve = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-3 * np.eye(2)
-        step = np.linalg.solve(curve, slope)
-        found += np.clip(step, -2, 2)
-        if np.abs(step).max() < 1e-6:
+        chance = 1 / (1 + np.exp(-(design @ found)))
+        curve = (design * (chance * (1 - chance))[:, None]).T @ design + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curve, design.T @ (truth - chance))
+        part, before = 1.0, value(found)
+        while part > 1e-6 and value(found + part * step) < before:
+            part /= 2
+        found = found + part * step
+        if np.abs(part * step).max() < 1e-6:
             break
-    return float(found[0]), float(found[1])
+    slope, bias = found
+    return float(slope), float(bias - slope * inputs.mean() + np.log(PRIOR / (1 - PRIOR) / odds))

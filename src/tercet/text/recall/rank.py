@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,19 +14,16 @@ from tercet.text.recall.scene import Scene, best, look
 from tercet.text.recall.signals import SIGNALS
 from tercet.text.recall.view import Floats, Ints, View
 
-USUAL = 600
-"""Rows of the scopes that policies were fitted on."""
-
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """The best rows first.
 
-    `rows` (k,) indexes the view. `scores` (k,) falls, within [0, 1]: the policy's estimate of how likely it is that the
-    row holds evidence for the question, as calibrated on conversations (see `policies`), the more so the fewer rows
-    there are to choose from. `contributions` has, for each
-    signal, the (k,) terms of the sum behind it, bias and prior apart. `policy` is the one that ranked; if it is a fallback,
-    `missing` says what the one asked for would have needed: "vectors" or "tokens".
+    `rows` (k,) indexes the view. `scores` (k,) falls, within [0, 1]: how likely it is that the row holds evidence for
+    the question, as estimated on conversations and as if one row in thirty did, so that a hit scores the same however
+    much else a scope comes to hold. `contributions` has, for each signal, the (k,) terms of the sum behind it, the bias
+    apart. `policy` is the one that ranked; if it is a fallback, `missing` says what the one asked for would have
+    needed: "vectors" or "tokens".
     """
 
     rows: Ints
@@ -59,9 +55,7 @@ def rank(
     scene = look(question, view, vector, tokens)
     chosen, missing = _able(policy, scene)
     parts = {name: np.float32(weight) * SIGNALS[name](scene) for name, weight in chosen.weights.items()}
-    # The bias was found in scopes of USUAL rows. With fewer, each is likelier to be the one that is meant.
-    prior = math.log(USUAL / max(len(view), 1))
-    sums = np.full(len(scene.rows), chosen.bias + prior, np.float64)
+    sums = np.full(len(scene.rows), chosen.bias, np.float64)
     for part in parts.values():
         sums += part
     order = best(sums, len(sums) if limit is None else limit)

@@ -73,6 +73,18 @@ def asks(scene: Scene) -> Floats:
     return ((scene.column(scene.view.marks) & ASKS) > 0).astype(np.float32)
 
 
+def answers(scene: Scene) -> Floats:
+    """How well the row before fits the question, where it is a question itself and another speaker's; else 0.
+
+    Its cosine, at least 0, or its `match` where there are no vectors.
+    """
+    fit = match(scene) if scene.cosines is None else np.maximum(scene.cosines, 0)
+    before = scene.gather(scene.spread(fit * asks(scene), 1)[:-2])
+    speaker = scene.column(scene.view.speaker)
+    # A row and the one before it in `rows` are neighbours wherever `before` is not 0.
+    return before * np.concatenate([[False], speaker[1:] != speaker[:-1]]).astype(np.float32)[: len(before)]
+
+
 def timed(scene: Scene) -> Floats:
     """1 where the text tells a time ("last week", "in May")."""
     return ((scene.column(scene.view.marks) & TIMED) > 0).astype(np.float32)
@@ -110,6 +122,6 @@ def _nothing(scene: Scene) -> Floats:
 SIGNALS: Mapping[str, Callable[[Scene], Floats]] = MappingProxyType(
     {
         signal.__name__: signal
-        for signal in (speaker, tokens, words, nearby, match, meaning, cosine, length, asks, timed, when, date)
+        for signal in (speaker, tokens, words, nearby, match, meaning, cosine, length, asks, answers, timed, when, date)
     }
 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -66,45 +65,3 @@ class View(Protocol):
 
     def states(self) -> tuple[bytes, Ints, Ints]:
         """Coded token states (see `late`): some bytes, and where in them those of each row begin and end."""
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayView:
-    """A `View` over arrays in memory: the reference, and enough for a scope that fits.
-
-    `vectors` is float32 (m, dim) of unit norm and `owners` (m,) says which row each belongs to; `codes` has the coded
-    token states of each row. Both may be left out.
-    """
-
-    session: Ints
-    speaker: Ints
-    speakers: Sequence[str]
-    words: Ints
-    marks: NDArray[Any]
-    observed: Times
-    happened_from: Times
-    happened_to: Times
-    index: Mapping[str, tuple[Ints, Ints]] = field(repr=False)
-    vectors: Floats | None = field(default=None, repr=False)
-    owners: Ints | None = field(default=None, repr=False)
-    codes: Sequence[bytes] = field(default=(), repr=False)
-
-    def __len__(self) -> int:
-        return len(self.session)
-
-    def postings(self, term: str) -> tuple[Ints, Ints]:
-        """See `View.postings`."""
-        return self.index.get(term) or (np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-    def similarities(self, vector: Floats) -> Floats | None:
-        """See `View.similarities`."""
-        if self.vectors is None or self.owners is None or not len(self.vectors):
-            return None
-        best = np.full(len(self), np.nan, np.float32)
-        np.fmax.at(best, self.owners, self.vectors @ vector)
-        return best
-
-    def states(self) -> tuple[bytes, Ints, Ints]:
-        """See `View.states`."""
-        ends = np.cumsum([len(blob) for blob in self.codes or [b""] * len(self)], dtype=np.int64)
-        return b"".join(self.codes), np.concatenate([[0], ends[:-1]]), ends

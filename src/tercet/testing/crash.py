@@ -1,0 +1,147 @@
+"""Kill a writing process at random points, and see what is there.
+
+`python -m tercet.testing.crash FOLDER SEED` writes without end and says on its standard output what it is about to do
+and what has been acknowledged. `kill_once` runs it, kills it, opens the vault and compares.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tercet.kernel import Tercet
+from tercet.testing.fakes import FakeEmbedder
+from tercet.text.read.message import Message
+
+USER = "writer"
+
+
+@dataclass
+class Book:
+    """What the writer was told is kept: the text of each cube by id, and what was erased."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    erased: set[str] = field(default_factory=set)
+    acknowledged: int = 0
+
+    def note(self, line: dict[str, Any]) -> None:
+        """Take in one acknowledgement."""
+        self.acknowledged += 1
+        self.texts.update(line.get("kept", {}))
+        for id in line.get("gone", ()):
+            self.texts.pop(id, None)
+            self.erased.add(id)
+
+
+def write(folder: Path, seed: int) -> None:
+    """Write for ever: single memories, batches, revisions, erasures, each told before and after."""
+    chance, number = random.Random(seed), 0  # noqa: S311  # to be repeated, not to be secret
+    with Tercet.open(folder, embedder=FakeEmbedder()) as t:
+        scope = t.scope(user=USER)
+        ids = [cube.id for cube in scope.list(limit=10_000)]
+        tell({"ready": len(ids)})
+        while True:
+            number += 1
+            mark, action = f"m{seed}n{number}", chance.random()
+            if action < 0.6 or len(ids) < 5:
+                tell({"doing": [f"memory {mark}"]})
+                kept = [scope.remember(f"memory {mark}", ref=mark, tags=["crash"])]
+            elif action < 0.8:
+                texts = [f"batch {mark} {i}" for i in range(chance.randrange(2, 30))]
+                tell({"doing": texts})
+                kept = scope.remember_many([Message(text, ref=text) for text in texts])
+            elif action < 0.95:
+                id = chance.choice(ids)
+                tell({"doing": [f"revised {mark}"], "revising": id})
+                kept = [scope.revise(id, f"revised {mark}")]
+            else:
+                id = ids.pop(chance.randrange(len(ids)))
+                tell({"doing": [], "erasing": id})
+                tell({"gone": scope.forget(id).erased})
+                continue
+            ids += [cube.id for cube in kept if cube.version == 1]
+            tell({"kept": {cube.id: cube.text for cube in kept}})
+
+
+def tell(line: dict[str, Any]) -> None:
+    """One line of JSON, out at once."""
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5) -> str:
+    """Let a writer write for up to `longest` seconds, kill it, and check the vault against the book.
+
+    Returns how the call that was under way ended: "done", "undone", or "idle". Raises AssertionError for an
+    acknowledged memory that is lost, is there twice or differs, a half-done call, or anything that doctor finds.
+    """
+    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own module
+        assert writer.stdout is not None
+        chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
+        if chance.random() < 0.8:  # else opening, and making the vault, are points too
+            assert writer.stdout.readline(), "the writer did not begin"
+        time.sleep(longest * chance.random())
+        writer.send_signal(signal.SIGKILL)
+        lines = [json.loads(line) for line in writer.stdout.read().splitlines() if line.endswith("}")]
+    for line in lines:
+        if line.keys() & {"kept", "gone"}:
+            book.note(line)
+    under_way = lines[-1] if lines and "doing" in lines[-1] else None
+    return check(folder, book, under_way)
+
+
+def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
+    """Compare the vault with the book, and take into the book what the killed call did."""
+    with Tercet.open(folder, embedder=FakeEmbedder()) as t:
+        scope = t.scope(user=USER)
+        found = {cube.id: cube.text for cube in _all(scope.tercet)}
+        ended = _settle(book, found, under_way)
+        assert found == book.texts, f"lost or changed: {set(book.texts.items()) ^ set(found.items())}"
+        twice = {text: count for text, count in Counter(found.values()).items() if count > 1}
+        assert not twice, f"kept twice: {twice}"
+        assert not book.erased & set(found)
+        findings = {name: list(some) for name, some in t.doctor().items() if some}
+        assert not findings, f"doctor found {findings}"
+        for id, text in list(found.items())[-3:]:
+            assert id in [hit.cube.id for hit in scope.recall(text, limit=5)], f"not found: {text!r}"
+    return ended
+
+
+def _settle(book: Book, found: dict[str, str], under_way: dict[str, Any] | None) -> str:
+    if under_way is None:
+        return "idle"
+    if "erasing" in under_way:
+        if under_way["erasing"] in found:
+            return "undone"
+        book.note({"gone": [under_way["erasing"]]})
+        return "done"
+    texts = set(under_way["doing"])
+    made = {id: text for id, text in found.items() if text in texts}
+    assert len(made) in {0, len(texts)}, f"a call was half done: {len(made)} of {len(texts)}"
+    if made:
+        book.note({"kept": made})
+    return "done" if made else "undone"
+
+
+def _all(t: Tercet) -> list[Any]:
+    cubes: list[Any] = []
+    cursor = None
+    while True:
+        page = t.scope(user=USER).list(limit=1000, cursor=cursor)
+        cubes += page
+        cursor = page.cursor
+        if cursor is None:
+            return cubes
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), int(sys.argv[2]))
