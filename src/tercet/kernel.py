@@ -336,6 +336,8 @@ class ScopedMemory:
             For an empty question, a limit outside 1 to 10,000, a time without a zone, an unknown policy or operator.
         """
         check_limit(limit)
+        if min_score is not None and not isinstance(min_score, int | float):
+            raise InvalidRequest(f"min_score is a number from 0 to 1, not {min_score!r:.40}.")
         if kind is not None and kind not in Kind.__members__.values():
             raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
         self._check("read")
@@ -473,12 +475,15 @@ class ScopedMemory:
         self._check("forget")
         if (id is None) == (where is None):
             raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`).")
+        ids = [id] if isinstance(id, str) else [] if id is None else id
+        if not isinstance(ids, Sequence) or not all(isinstance(one, str) for one in ids):
+            raise InvalidRequest(f"Ids are strings; {id!r:.80} is none, nor a list of them.")
         tenant = self._tenant
 
         def asked(reader: Reader) -> list[int]:
             if id is None:
                 return reader.numbers(self.scope, where)
-            return [reader.head(one, self.scope)[0] for one in dict.fromkeys([id] if isinstance(id, str) else id)]
+            return [reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
 
         with tenant.reading() as reader:
             asked(reader)  # what is not there is said before a tenant's file is made

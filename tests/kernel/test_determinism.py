@@ -87,7 +87,9 @@ def test_cold_and_warm_answers_are_the_same(tmp_path: Path) -> None:
 
 def test_the_order_of_batches_changes_no_ranking(tmp_path: Path) -> None:
     """The same texts one at a time or in one batch give the same vectors, postings and scores."""
-    lines = [Message(f"Oslo has {i} boilers.", at=datetime(2024, 5, 1, 12, i, tzinfo=UTC), session="s") for i in range(20)]
+    lines = [
+        Message(f"Oslo has {i} boilers.", at=datetime(2024, 5, 1, 12, i, tzinfo=UTC), session="s") for i in range(20)
+    ]
     scores = []
     for name in ("one", "many"):
         with Tercet.open(tmp_path / name, embedder=FakeEmbedder(), clock=SeededClock()) as t:

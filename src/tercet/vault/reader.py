@@ -136,8 +136,10 @@ class Reader:
         return scalar(self.connection, "SELECT 1 FROM erased WHERE id = ?", (parse_id(id) or b"",)) is not None
 
     def changes(self, scope: Scope, *, since: int, limit: int) -> list[Change]:
-        """What happened to the cubes of a scope after a sequence number, oldest first."""
+        """What happened to the cubes of a scope after a sequence number, oldest first. Raises InvalidRequest."""
         check_limit(limit)
+        if not isinstance(since, int) or not 0 <= since < 2**63:
+            raise InvalidRequest(f"since is a sequence number such as a change's `.seq`, not {since!r:.40}.")
         chosen = select(scope)
         return journal.changes(self.connection, chosen.condition, chosen.bindings, since=since, limit=limit)
 
@@ -179,8 +181,8 @@ def _read_cursor(cursor: str | None) -> int:
         return 0
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        if text[:1] != "n" or not text[1:].isdecimal():
+        if text[:1] != "n" or not text[1:].isdecimal() or len(text) > 19:
             raise ValueError(text)
         return int(text[1:])
-    except ValueError:
+    except (TypeError, ValueError):
         raise InvalidRequest(f"{cursor!r} is not a cursor that `list` gave; leave it out to start anew.") from None

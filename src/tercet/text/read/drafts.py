@@ -13,10 +13,12 @@ from typing import Any, TypeAlias
 
 from tercet.cube import Kind, MemCube, Scalar, check_text
 from tercet.errors import InvalidRequest, Refused
+from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.text.read.chat import draft, instant, messages
 from tercet.text.read.files import open_file
 from tercet.text.read.message import Conversation, Document, Message
+from tercet.vault.codec import dump, encode
 
 Item: TypeAlias = str | Message | Mapping[str, object] | MemCube
 MAX_LABEL = 1_000
@@ -43,15 +45,15 @@ def drafts(
     InvalidRequest
         If one cannot be kept; nothing is kept then.
     """
-    if isinstance(items, str | bytes | Message | Mapping | MemCube):
+    if isinstance(items, str | bytes | Message | Mapping | MemCube) or not isinstance(items, Iterable):
         raise InvalidRequest("Give a list of items; `remember` takes a single one.")
     observed = now if at is None else instant(at)
     made = []
     for item in items:
         if isinstance(item, MemCube):
-            made.append(_dated(_placed(item, scope), observed))
+            made.append(_dated(_placed(_sound(item), scope), observed))
         else:
-            kind = type or ("fact" if isinstance(item, str) else "message")
+            kind = type if type is not None else "fact" if isinstance(item, str) else "message"
             [message] = messages([item])
             made.append(draft(message, observed=observed, scope=scope, type=kind))
     given = {"tags": tags, "metadata": metadata}
@@ -88,7 +90,25 @@ def labels(tags: Sequence[str] | None) -> tuple[str, ...] | None:
     """Tags as a tuple. Raises InvalidRequest for a bare string, which would become a tag a letter."""
     if isinstance(tags, str):
         raise InvalidRequest(f"tags must be a list of strings: [{tags!r}], not {tags!r}.")
+    if tags is not None and not isinstance(tags, Iterable):
+        raise InvalidRequest(f"tags must be a list of strings, not {tags!r}.")
     return None if tags is None else tuple(tags)
+
+
+def _sound(cube: MemCube) -> MemCube:
+    """A draft that a caller made, if a header can hold what it says."""
+    d, g, b = cube.descriptive, cube.governance, cube.behavioural
+    happened = (d.happened.start, d.happened.end) if d.happened else ()
+    for when in (d.observed, d.recorded, g.expires, b.valid_from, b.valid_to, *happened):
+        if when is not None:
+            instant(when, "a draft's time")
+    if b.state is State.EXPIRED:
+        raise InvalidRequest("An expired memory has no content; there is nothing to keep.")
+    try:
+        dump(encode(cube)).encode()
+    except (TypeError, ValueError) as error:  # lone surrogates, and what JSON has no word for
+        raise InvalidRequest(f"The draft's header cannot be written: {error}") from None
+    return cube
 
 
 def _placed(cube: MemCube, scope: Scope) -> MemCube:
