@@ -28,6 +28,7 @@ def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
             for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
                 connection.pragma(name, value)
             connection.pragma("trusted_schema", "OFF")
+            connection.pragma("cell_size_check", "ON")  # a damaged page is found when it is read, not when it misleads
             connection.pragma("cache_size", -8192)
             if path is not None and connection.pragma("journal_mode") != "wal":
                 connection.pragma("journal_mode", "wal")
@@ -55,7 +56,7 @@ def translated(path: Path | str | None = None) -> Iterator[None]:
             f"Another process has held the vault's write lock for over {BUSY_MS // 1000} s{where}; try again, or see "
             "which process keeps a transaction open."
         ) from error
-    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, UnicodeDecodeError) as error:
         raise VaultDamaged(f"The vault's file is damaged{where}: {error}. Restore a backup; keep this file.") from error
     except apsw.FullError as error:
         raise VaultError(f"The disk is full{where}; nothing of this write was kept. Free some space.") from error
@@ -63,6 +64,18 @@ def translated(path: Path | str | None = None) -> Iterator[None]:
         raise VaultError(f"The vault cannot be written here{where}: {error}.") from error
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise VaultError(f"The vault's file cannot be opened or read{where}: {error}.") from error
+
+
+@contextmanager
+def undamaged(what: str) -> Iterator[None]:
+    """Around the reading of values that were valid when they were written: a wrong type or value is damage.
+
+    `what` begins the message of the VaultDamaged it raises.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise VaultDamaged(f"{what} is not what was written ({error}); `tercet doctor` tells more.") from error
 
 
 @contextmanager

@@ -243,7 +243,7 @@ class Writer:
     def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
         n, scope = at
         header, salt = dump(encode(cube)), self.entropy(16)
-        commitment = commit(salt, header, cube.text)
+        commitment = commit(salt, cube, header)
         seq = self.chain.append(action, cube.id, cube.version, scope=scope, commitment=commitment.hex())
         self.connection.execute(
             "INSERT INTO versions (seq, cube, version, piece, text, header, salt, commitment) "

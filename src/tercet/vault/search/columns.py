@@ -14,7 +14,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.vault.connection import marks, query, scalar
+from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.search.vectors import Half, unpack
 
 Ints = NDArray[np.int64]
@@ -82,6 +82,10 @@ class Columns:
 
     def at(self, connection: apsw.Connection) -> Table:
         """The table as of the connection's read transaction."""
+        with undamaged("What recall looks at"):
+            return self._at(connection)
+
+    def _at(self, connection: apsw.Connection) -> Table:
         newest = int(scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal"))
         if self.seq < 0:
             self._load(connection, "", ())
