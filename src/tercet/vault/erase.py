@@ -15,7 +15,7 @@ from tercet.errors import Held
 from tercet.lifecycle import State
 from tercet.vault import jobs
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import BUSY_MS, marks, query, scalar
+from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar
 from tercet.vault.ids import parse_id
 from tercet.vault.search import words
 from tercet.vault.writer import Writer
@@ -85,7 +85,7 @@ def erase(writer: Writer, asked: Sequence[int]) -> Receipt:
     rows: dict[str, int] = {}
     for n, cube in found.items():
         _remove(connection, n, cube, rows)
-        writer.chain.append("forget", cube.id, cube.version, scope=writer.scope(cube.scope)[1])
+        writer.chain.append("forget", cube.id, cube.version, place=(n, writer.scope(cube.scope)[1]))
         connection.execute("INSERT INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
     # The words of a failed job's error may quote what is going.
     connection.execute("UPDATE jobs SET error = NULL WHERE error IS NOT NULL")
@@ -123,7 +123,9 @@ def scrub(connection: apsw.Connection, path: Path) -> str | None:
         connection.set_busy_timeout(BUSY_MS)
     if busy:
         return f"another process that is reading or writing {path.name}"
-    connection.execute("DELETE FROM scrubs WHERE n <= ?", (intent,))
+    with atomic(connection):
+        connection.execute("DELETE FROM scrubs WHERE n <= ?", (intent,))
+        connection.execute("DELETE FROM jobs WHERE name = 'scrub' AND NOT EXISTS (SELECT 1 FROM scrubs)")
     return None
 
 

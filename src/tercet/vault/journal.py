@@ -46,17 +46,19 @@ class Chain:
         id: str | None = None,
         version: int | None = None,
         *,
-        scope: int | None = None,
+        place: tuple[int, int] | None = None,
         **detail: object,
     ) -> int:
-        """Write a line about a cube of the scope with that number; returns the line's sequence number."""
+        """Write a line about a cube at `place` (its number, its scope's); returns the line's sequence number."""
         self.seq += 1
         raw = parse_id(id) if id else None
         text = dump(detail) if detail else None
-        self.hash = _link(self.hash, (self.seq, self.at, action, raw, version, scope, self.by, text))
+        number, scope = place or (None, None)
+        where = (number, version, scope)
+        self.hash = _link(self.hash, (self.seq, self.at, action, raw, *where, self.by, text))
         self.connection.execute(
-            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (self.seq, self.at, action, raw, version, scope, self.by, text, self.hash),
+            "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (self.seq, self.at, action, raw, *where, self.by, text, self.hash),
         )
         return self.seq
 
@@ -107,24 +109,25 @@ def verify(connection: apsw.Connection) -> int:
 
 
 def logged_ids(connection: apsw.Connection) -> Iterator[str]:
-    """Every id the vault's source gave, in order: what `ReplayedIds` needs to give them again."""
-    for cube, detail in query(
-        connection,
-        "SELECT cube, json_extract(detail, '$.episode') FROM journal WHERE action = 'remember' ORDER BY seq",
-    ):
-        if detail is not None:
-            yield detail
-        if cube is not None:
+    """Every id the vault's source gave, in order: what `ReplayedIds` needs to give them again.
+
+    The cubes of an import brought ids of their own; only its episodes were given one here.
+    """
+    statement = "SELECT action, cube, json_extract(detail, '$.episode') FROM journal ORDER BY seq"
+    for action, cube, episode in query(connection, statement):
+        if episode is not None:
+            yield episode
+        elif action == "remember":
             yield format_id(cube)
 
 
 def _lines(connection: apsw.Connection) -> Iterator[tuple[Any, ...]]:
     return connection.execute(
-        "SELECT seq, at, action, cube, version, scope, by, detail, hash FROM journal ORDER BY seq"
+        "SELECT seq, at, action, cube, number, version, scope, by, detail, hash FROM journal ORDER BY seq"
     )
 
 
 def _link(previous: bytes, line: tuple[Any, ...]) -> bytes:
-    seq, at, action, cube, version, scope, by, detail = line
-    content = dump({"line": [seq, at, action, cube.hex() if cube else None, version, scope, by, detail]})
+    seq, at, action, cube, *rest = line
+    content = dump({"line": [seq, at, action, cube.hex() if cube else None, *rest]})
     return hashlib.sha256(previous + content.encode()).digest()

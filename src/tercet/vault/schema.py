@@ -71,7 +71,8 @@ STEPS: Mapping[int, str] = {
     -- What happened, in order, each line chained to the one before by its hash. Ids and commitments, never content.
     CREATE TABLE journal (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        at INTEGER NOT NULL, action TEXT NOT NULL, cube BLOB, version INTEGER, scope INTEGER, by TEXT NOT NULL,
+        at INTEGER NOT NULL, action TEXT NOT NULL, cube BLOB, number INTEGER, version INTEGER, scope INTEGER,
+        by TEXT NOT NULL,
         detail TEXT, hash BLOB NOT NULL
     );
     CREATE TABLE jobs (

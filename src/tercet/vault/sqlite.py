@@ -30,7 +30,7 @@ from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
-from tercet.vault.search.columns import Columns
+from tercet.vault.search.columns import Columns, codes
 from tercet.vault.search.view import ScopeView
 from tercet.vault.writer import Space, Writer
 
@@ -160,7 +160,7 @@ class Tenant:
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
                 columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
-        keep = np.isin(table.state, [i for i, name in enumerate(table.state_names) if name in READABLE])
+        keep = np.isin(table.state, codes(columns.states.names, READABLE))
         if scope.agent is not None or scope.session is not None or where:
             numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
             keep &= np.isin(table.n, numbers, assume_unique=True)
@@ -168,7 +168,8 @@ class Tenant:
             keep &= table.observed >= since.timestamp()
         if until is not None:
             keep &= table.observed < until.timestamp()
-        return ScopeView(connection, owners, table, np.flatnonzero(keep))
+        seen = table if keep.all() else table.take(np.flatnonzero(keep))
+        return ScopeView(connection, owners, seen, columns.names(seen), space_n, dim)
 
     def scrub(self, *, at_once: bool = False) -> str | None:
         """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.

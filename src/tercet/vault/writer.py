@@ -128,7 +128,7 @@ class Writer:
                     "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (n, space_n, vectors, states),
                 )
-                self.chain.append("embed", cube.id, cube.version, scope=self.scope(cube.scope)[1])
+                self.chain.append("embed", cube.id, cube.version, place=(n, self.scope(cube.scope)[1]))
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
         """Add a batch of uses; a cube used for the first time becomes activated."""
@@ -149,7 +149,7 @@ class Writer:
         n, scope, id = cube
         lifecycle.step(current, target)
         self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (target.value, n))
-        self.chain.append(target.value, id, scope=scope)
+        self.chain.append(target.value, id, place=(n, scope))
 
     def scope(self, scope: Scope) -> tuple[int, int]:
         """The numbers of a scope's owner and of the scope itself, which are made if need be."""
@@ -241,14 +241,13 @@ class Writer:
         return n, new
 
     def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
-        n, scope = at
         header, salt = dump(encode(cube)), self.entropy(16)
         commitment = commit(salt, cube, header)
-        seq = self.chain.append(action, cube.id, cube.version, scope=scope, commitment=commitment.hex())
+        seq = self.chain.append(action, cube.id, cube.version, place=at, commitment=commitment.hex())
         self.connection.execute(
             "INSERT INTO versions (seq, cube, version, piece, text, header, salt, commitment) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (seq, n, cube.version, piece, None if piece else cube.text, header, salt, commitment),
+            (seq, at[0], cube.version, piece, None if piece else cube.text, header, salt, commitment),
         )
         return replace(cube, descriptive=replace(cube.descriptive, commitment=commitment.hex()))
 

@@ -40,7 +40,7 @@ class Codes:
     offsets: Ints
 
     @classmethod
-    def read(cls, blob: bytes, starts: Ints, ends: Ints) -> Codes:
+    def read(cls, blob: npt.NDArray[np.uint8], starts: Ints, ends: Ints) -> Codes:
         """What `Coder.encode` wrote for each text, found in `blob` from byte to byte (equal for a text without)."""
         bits = np.frombuffer(blob, "<u8").reshape(-1, LIMBS)
         counts = (ends - starts) // BYTES

@@ -45,18 +45,24 @@ class ArrayView:
         """See `View.postings`."""
         return self.index.get(term) or (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
-    def similarities(self, vector: Floats) -> Floats | None:
+    def similarities(self, vector: Floats, rows: Ints) -> Floats | None:
         """See `View.similarities`."""
         if self.vectors is None or self.owners is None or not len(self.vectors):
             return None
         best = np.full(len(self), np.nan, np.float32)
         np.fmax.at(best, self.owners, self.vectors @ vector)
-        return best
+        return best[rows]
 
-    def states(self) -> tuple[bytes, Ints, Ints]:
+    def nearest(self, vector: Floats, count: int) -> Ints | None:
+        """See `View.nearest`."""
+        found = self.similarities(vector, np.arange(len(self)))
+        return None if found is None else np.argsort(-found, kind="stable")[: min(count, int((~np.isnan(found)).sum()))]
+
+    def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
         """See `View.states`."""
         ends = np.cumsum([len(blob) for blob in self.codes or [b""] * len(self)], dtype=np.int64)
-        return b"".join(self.codes), np.concatenate([[0], ends[:-1]]), ends
+        starts = np.concatenate([[0], ends[:-1]])
+        return np.frombuffer(b"".join(self.codes), np.uint8), starts[rows], ends[rows]
 
 
 def view_of(

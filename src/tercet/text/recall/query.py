@@ -97,7 +97,7 @@ class Question:
 
 
 def parse(text: str, speakers: Sequence[str] = ()) -> Question:
-    """Read a question asked of a scope where these speak. Never raises; an empty question has no terms."""
+    """Read a question asked of a scope where these speak ("" stands for nobody). An empty question has no terms."""
     asked = analyse.words(text)
     spoken = set(asked) - analyse.STOP
     capitals = {word.casefold() for word in re.findall(r"[^\W\d_]+", text) if word[0].isupper()}
@@ -125,7 +125,7 @@ def parse(text: str, speakers: Sequence[str] = ()) -> Question:
         text=text,
         bare=bare if analyse.words(bare) else text,
         terms=tuple(analyse.question_terms(text, frozenset(names))),
-        named=frozenset(named) if len(named) < len(speakers) else frozenset(),
+        named=frozenset(named) if len(named) < sum(map(bool, speakers)) else frozenset(),
         when=_WHEN.match(lowered) is not None,
         date=find_date(lowered),
     )

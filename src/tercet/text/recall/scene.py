@@ -61,10 +61,10 @@ class Scene:
         """(question tokens, rows), see `late.similarity`; None if the question or every row has no coded states."""
         if self.tokens is None:
             return None
-        blob, starts, ends = self.view.states()
-        if not blob:
+        blob, starts, ends = self.view.states(self.rows)
+        if not len(blob):
             return None
-        return late.similarity(self.tokens, late.Codes.read(blob, self.column(starts), self.column(ends)))
+        return late.similarity(self.tokens, late.Codes.read(blob, starts, ends))
 
     @cached_property
     def _cells(self) -> Ints:
@@ -108,24 +108,27 @@ class Scene:
 
 def look(question: Question, view: View, vector: Floats | None = None, tokens: late.Bits | None = None) -> Scene:
     """The scene of all rows of a small scope; of a large one, the best rows and their passages."""
-    found = None if vector is None else view.similarities(vector)
-    cosines = None if found is None else np.nan_to_num(found)
     total = len(view)
     if total <= SMALL:
-        return Scene(question, view, np.arange(total), cosines, tokens)
+        return _scene(question, view, np.arange(total), vector, tokens)
     by_words = np.zeros(total, np.float32)
     for term in question.terms:
         where, counts = view.postings(term)
         by_words[where] += np.log1p(total / (len(where) + 1)) * (counts / (counts + 1))
     chosen = best(by_words, CANDIDATES)
     chosen = chosen[by_words[chosen] > 0]
-    if cosines is not None:
-        chosen = np.concatenate([chosen, best(cosines, CANDIDATES)])
+    near = None if vector is None else view.nearest(vector, CANDIDATES)
+    if near is not None:
+        chosen = np.concatenate([chosen, near])
     around = chosen[:, None] + np.arange(-PASSAGE, PASSAGE + 1)
     kept = np.zeros(total, np.bool_)
     kept[around[(around >= 0) & (around < total)]] = True
-    rows = np.flatnonzero(kept)
-    return Scene(question, view, rows, None if cosines is None else cosines[rows], tokens)
+    return _scene(question, view, np.flatnonzero(kept), vector, tokens)
+
+
+def _scene(question: Question, view: View, rows: Ints, vector: Floats | None, tokens: late.Bits | None) -> Scene:
+    found = None if vector is None else view.similarities(vector, rows)
+    return Scene(question, view, rows, None if found is None else np.nan_to_num(found), tokens)
 
 
 def best(scores: NDArray[np.floating], count: int) -> Ints:

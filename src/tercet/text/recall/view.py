@@ -35,7 +35,7 @@ class View(Protocol):
 
     @property
     def speakers(self) -> Sequence[str]:
-        """Names as they were given: a person's, or a role such as "user"."""
+        """Names as they were given: a person's, or a role such as "user"; "" for a code that no row has."""
 
     @property
     def words(self) -> Ints:
@@ -60,8 +60,11 @@ class View(Protocol):
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """The rows that hold `term`, ascending, and how often each does."""
 
-    def similarities(self, vector: Floats) -> Floats | None:
-        """(n,) each row's cosine with the unit `vector`, the best of its vectors; NaN without; None if all are."""
+    def similarities(self, vector: Floats, rows: Ints) -> Floats | None:
+        """(len(rows),) each row's cosine with the unit `vector`, by its best window; NaN without; None if all are."""
 
-    def states(self) -> tuple[bytes, Ints, Ints]:
-        """Coded token states (see `late`): some bytes, and where in them those of each row begin and end."""
+    def nearest(self, vector: Floats, count: int) -> Ints | None:
+        """The `count` rows of greatest cosine, best first; None if no row has a vector."""
+
+    def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
+        """Coded token states (see `late`): some bytes, and where in them those of each of the rows begin and end."""

@@ -6,8 +6,9 @@ changed or erased since, by this process or by another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import Any
 
 import apsw
@@ -15,25 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.vault.connection import marks, query, scalar, undamaged
-from tercet.vault.search.vectors import Half, unpack
+from tercet.vault.search.ragged import Ragged
+from tercet.vault.search.vectors import unpack
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_SELECT = """
-SELECT c.n, c.scope, c.run, c.speaker, c.kind, c.state, c.observed, c.happened_from, c.happened_to, c.words,
-       c.marks, v.vectors, v.states
-FROM cubes c JOIN scopes s ON s.n = c.scope LEFT JOIN vectors v ON v.cube = c.n AND v.space = ?
+WIDE = 50_000
+"""Rows from which on vectors and token states stay on disk; what they cost in memory would be felt."""
+CHUNK = 20_000
+
+_SCALARS = """
+SELECT c.n, c.scope, c.run, c.speaker, c.kind, c.state, c.observed, c.happened_from, c.happened_to, c.words, c.marks
+FROM cubes c JOIN scopes s ON s.n = c.scope
+"""
+_COUNT = "SELECT count(*) FROM cubes c JOIN scopes s ON s.n = c.scope"
+_VECTORS = """
+SELECT v.cube, v.vectors, v.states FROM vectors v JOIN cubes c ON c.n = v.cube JOIN scopes s ON s.n = c.scope
+WHERE v.space = ?
 """
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """The columns at one moment, rows in the order of conversation: by run, then time, then arrival.
 
-    Each array has a value a row; `speaker` and `kind` and `state` are codes into the lists beside them. Times are
-    seconds since 1970, NaN where there is none. `parts` holds all vectors, `part_row` the row of each, ascending.
-    `states` holds the coded token states of all rows, one after the other, row i up to byte `state_ends[i]`.
+    Each array has a value a row; `speaker`, `kind` and `state` are codes that `Columns` has the names of (-1: none).
+    Times are seconds since 1970, NaN where there is none. `vectors` (fp16, any number a row) and `states` (bytes) are
+    None where they stay on disk.
     """
 
     n: Ints
@@ -47,38 +57,85 @@ class Table:
     happened_to: Floats
     words: Ints
     marks: Ints
-    parts: Half
-    part_row: Ints
-    single: bool  # no row has more than one vector
-    states: bytes
-    state_ends: Ints
-    speakers: list[str]
-    kinds: list[str]
-    state_names: list[str]
-    by_n: Ints  # row numbers in ascending order of n, to find a cube's row
+    vectors: Ragged[np.float16] | None
+    states: Ragged[np.uint8] | None
 
-    def rows_of(self, cubes: Ints) -> Ints:
-        """Row numbers of cubes, -1 where one is not here."""
-        if not len(self.n):
-            return np.full(len(cubes), -1, dtype=np.int64)
-        at = np.searchsorted(self.n, cubes, sorter=self.by_n)
-        rows = self.by_n[np.minimum(at, len(self.n) - 1)]
-        return np.where(self.n[rows] == cubes, rows, -1)
+    def __len__(self) -> int:
+        return len(self.n)
+
+    def take(self, rows: Ints) -> Table:
+        """Those rows alone, in the order asked for."""
+        changed: dict[str, Any] = {name: getattr(self, name)[rows] for name in SCALARS}
+        for name in ("vectors", "states"):
+            column: Ragged[Any] | None = getattr(self, name)
+            changed[name] = None if column is None else column.take(rows)
+        return replace(self, **changed)
+
+    def insert(self, rows: Table) -> Table:
+        """With sorted `rows` put in where they belong."""
+        at = np.array([self._place(rows, i) for i in range(len(rows))], dtype=np.int64)
+        changed: dict[str, Any] = {name: np.insert(getattr(self, name), at, getattr(rows, name)) for name in SCALARS}
+        for name in ("vectors", "states"):
+            column, more = getattr(self, name), getattr(rows, name)
+            changed[name] = None if column is None else column.insert(at, more)
+        return replace(self, **changed)
+
+    def sort(self) -> Table:
+        """In the order of conversation."""
+        return self.take(np.lexsort((self.n, self.observed, self.run)))
+
+    def _place(self, rows: Table, i: int) -> int:
+        low, high = (int(np.searchsorted(self.run, rows.run[i], side)) for side in ("left", "right"))
+        for column in ("observed", "n"):
+            values, value = getattr(self, column)[low:high], getattr(rows, column)[i]
+            first, last = (int(np.searchsorted(values, value, side)) for side in ("left", "right"))
+            low, high = low + first, low + last
+        return low
+
+
+SCALARS = tuple(field.name for field in fields(Table) if field.name not in {"vectors", "states"})
+
+
+class Names:
+    """Codes for names, given in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.names: list[Any] = []
+        self._codes: dict[Any, int] = {}
+
+    def code(self, name: Any) -> int:  # noqa: ANN401  # any key
+        """The code of a name; -1 for None."""
+        if name is None:
+            return -1
+        if name not in self._codes:
+            self._codes[name] = len(self.names)
+            self.names.append(name)
+        return self._codes[name]
+
+    def keep(self, used: Ints) -> None:
+        """Forget the names of all other codes, which become empty; a code is never given twice."""
+        for code in set(range(len(self.names))) - set(used.tolist()):
+            self._codes.pop(self.names[code], None)
+            self.names[code] = ""
 
 
 class Columns:
-    """Keeps a `Table` for some owners and one embedding space, up to a sequence number of the journal."""
+    """Keeps a `Table` for some owners (None: all) and one embedding space, up to a sequence number of the journal."""
 
     def __init__(self, owners: Sequence[int] | None, space: int, dim: int) -> None:
         self.owners, self.space, self.dim = owners, space, dim
         self.seq = -1
-        self._rows: dict[int, tuple[Any, ...]] = {}
+        self.runs, self.speakers, self.kinds, self.states = Names(), Names(), Names(), Names()
         self._table: Table | None = None
 
     @property
     def size(self) -> int:
-        """Roughly the bytes it holds in memory."""
-        return len(self._rows) * (400 + 2 * self.dim + 600)
+        """The bytes it holds in memory."""
+        table = self._table
+        if table is None:
+            return 0
+        ragged = [column.values for column in (table.vectors, table.states) if column is not None]
+        return sum(int(array.nbytes) for array in [*ragged, *(getattr(table, name) for name in SCALARS)])
 
     def at(self, connection: apsw.Connection) -> Table:
         """The table as of the connection's read transaction."""
@@ -87,88 +144,106 @@ class Columns:
 
     def _at(self, connection: apsw.Connection) -> Table:
         newest = int(scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal"))
-        if self.seq < 0:
-            self._load(connection, "", ())
-        elif newest > self.seq:
-            self._replay(connection)
-        self.seq = max(newest, self.seq)
         if self._table is None:
-            self._table = self._build()
+            self._table = self._load(connection)
+        elif newest > self.seq:
+            self._table = self._replay(connection, self._table)
+        self.seq = max(newest, self.seq)
         return self._table
 
-    def _replay(self, connection: apsw.Connection) -> None:
-        changed = query(
-            connection,
-            "SELECT DISTINCT j.cube, c.n FROM journal j LEFT JOIN cubes c ON c.id = j.cube "
-            "WHERE j.seq > ? AND j.cube IS NOT NULL",
-            (self.seq,),
-        )
-        for _, n in changed:
-            if n is not None:
-                self._rows.pop(n, None)
-                self._load(connection, "AND c.n = ?", (n,))
-        if any(n is None for _, n in changed):
-            alive = {n for (n,) in query(connection, "SELECT n FROM cubes")}
-            for n in self._rows.keys() - alive:
-                del self._rows[n]
-        self._table = None
+    def names(self, table: Table) -> list[str]:
+        """The speakers of some rows, by code; empty for a code that none of them has."""
+        there = np.bincount(table.speaker[table.speaker >= 0], minlength=len(self.speakers.names))
+        return [name if count else "" for name, count in zip(self.speakers.names, there.tolist(), strict=True)]
 
-    def _load(self, connection: apsw.Connection, condition: str, bindings: tuple[int, ...]) -> None:
-        owned = "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
-        statement = f"{_SELECT} WHERE {owned} {condition}"  # placeholders only
-        for row in query(connection, statement, (self.space, *(self.owners or ()), *bindings)):
-            self._rows[row[0]] = row
+    def _load(self, connection: apsw.Connection) -> Table:
+        wide = scalar(connection, f"{_COUNT} WHERE {self._owned}", self._owners) > WIDE
+        table = self._read(connection, "TRUE", (), wide=wide).sort()
+        self.speakers.keep(np.unique(table.speaker))
+        return table
 
-    def _build(self) -> Table:
-        runs: dict[object, int] = {}
-        rows = [(*row, runs.setdefault((row[1], row[2]), len(runs))) for row in sorted(self._rows.values())]
-        rows.sort(key=lambda row: (row[13], row[6], row[0]))
-        columns = list(zip(*rows, strict=True)) if rows else [()] * 14
-        speaker, speakers = _codes(columns[3])
-        kind, kinds = _codes(columns[4])
-        state, state_names = _codes(columns[5])
-        n = np.array(columns[0], dtype=np.int64)
-        parts, part_row = self._vectors(columns[11])
-        embedded = sum(blob is not None for blob in columns[11])
-        states = [blob or b"" for blob in columns[12]]
+    def _replay(self, connection: apsw.Connection, table: Table) -> Table:
+        rows = query(connection, "SELECT DISTINCT number FROM journal WHERE seq > ? AND number > 0", (self.seq,))
+        changed = [n for (n,) in rows]
+        if not changed:
+            return table
+        if len(changed) > max(len(table) // 4, 1000):
+            return self._load(connection)
+        kept = np.flatnonzero(~np.isin(table.n, np.array(changed)))
+        if len(kept) < len(table):
+            table = table.take(kept)
+        for start in range(0, len(changed), 500):
+            part = changed[start : start + 500]
+            more = self._read(connection, f"c.n IN ({marks(part)})", part, wide=table.vectors is None)
+            if len(more):
+                table = table.insert(more.sort())
+        self.speakers.keep(np.unique(table.speaker))  # who was erased is not remembered by name
+        return table
+
+    @property
+    def _owned(self) -> str:
+        return "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
+
+    @property
+    def _owners(self) -> tuple[int, ...]:
+        return tuple(self.owners or ())
+
+    def _read(self, connection: apsw.Connection, condition: str, bound: Sequence[int], *, wide: bool) -> Table:
+        statement = f"{_SCALARS} WHERE {self._owned} AND {condition} ORDER BY c.n"
+        cursor = connection.execute(statement, (*self._owners, *bound))
+        chunks = [self._scalars(rows) for rows in iter(lambda: list(islice(cursor, CHUNK)), [])]
+        columns = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in SCALARS} if chunks else None
+        if columns is None:
+            columns = self._scalars([])
+        if wide:
+            return Table(**columns, vectors=None, states=None)
+        held = {}
+        statement = f"{_VECTORS} AND {self._owned} AND {condition}"
+        for n, vectors, states in query(connection, statement, (self.space, *self._owners, *bound)):
+            held[n] = (unpack(vectors, self.dim), np.frombuffer(states or b"", dtype=np.uint8))
+        empty = (np.zeros((0, self.dim), dtype=np.float16), np.zeros(0, dtype=np.uint8))
+        pairs = [held.get(n, empty) for n in columns["n"].tolist()]
         return Table(
-            n=n,
-            scope=np.array(columns[1], dtype=np.int64),
-            run=np.array(columns[13], dtype=np.int64),
-            speaker=speaker,
-            kind=kind,
-            state=state,
-            observed=_seconds(columns[6]),
-            happened_from=_seconds(columns[7]),
-            happened_to=_seconds(columns[8]),
-            words=np.array(columns[9], dtype=np.int64),
-            marks=np.array(columns[10], dtype=np.int64),
-            parts=parts,
-            part_row=part_row,
-            single=len(parts) == embedded,
-            states=b"".join(states),
-            state_ends=np.cumsum(np.array([len(blob) for blob in states], dtype=np.int64)),
-            speakers=speakers,
-            kinds=kinds,
-            state_names=state_names,
-            by_n=np.argsort(n, kind="stable"),
+            **columns,
+            vectors=Ragged.of([pair[0] for pair in pairs], empty[0]),
+            states=Ragged.of([pair[1] for pair in pairs], empty[1]),
         )
 
-    def _vectors(self, blobs: Sequence[bytes | None]) -> tuple[Half, Ints]:
-        held = [(row, unpack(blob, self.dim)) for row, blob in enumerate(blobs) if blob is not None]
-        if not held:
-            return np.zeros((0, self.dim), dtype=np.float16), np.zeros(0, dtype=np.int64)
-        lengths = [len(parts) for _, parts in held]
-        return (
-            np.ascontiguousarray(np.concatenate([parts for _, parts in held])),
-            np.repeat(np.array([row for row, _ in held], dtype=np.int64), lengths),
-        )
+    def _scalars(self, rows: Sequence[tuple[Any, ...]]) -> dict[str, NDArray[Any]]:
+        n, scope, run, speaker, kind, state, *times, words, marks_ = zip(*rows, strict=True) if rows else [()] * 11
+        runs = [self.runs.code(pair) for pair in zip(scope, run, strict=True)]
+        return {
+            "n": np.array(n, dtype=np.int64),
+            "scope": np.array(scope, dtype=np.int64),
+            "run": np.array(runs, dtype=np.int64),
+            "speaker": np.array([self.speakers.code(name) for name in speaker], dtype=np.int64),
+            "kind": np.array([self.kinds.code(name) for name in kind], dtype=np.int64),
+            "state": np.array([self.states.code(name) for name in state], dtype=np.int64),
+            "observed": _seconds(times[0]),
+            "happened_from": _seconds(times[1]),
+            "happened_to": _seconds(times[2]),
+            "words": np.array(words, dtype=np.int64),
+            "marks": np.array(marks_, dtype=np.int64),
+        }
 
 
-def _codes(values: Sequence[str | None]) -> tuple[Ints, list[str]]:
-    names = sorted({value for value in values if value is not None})
-    code = {name: position for position, name in enumerate(names)}
-    return np.array([-1 if value is None else code[value] for value in values], dtype=np.int64), names
+def in_order(numbers: Ints) -> tuple[Ints, Ints]:
+    """Cube numbers ascending, and the row of each: what `rows_of` looks in."""
+    order = np.argsort(numbers, kind="stable")
+    return numbers[order], order
+
+
+def rows_of(cubes: Ints, ascending: Ints, order: Ints) -> Ints:
+    """The rows of cubes, -1 where one is not there."""
+    if not len(ascending):
+        return np.full(len(cubes), -1, dtype=np.int64)
+    at = np.minimum(np.searchsorted(ascending, cubes), len(ascending) - 1)
+    return np.where(ascending[at] == cubes, order[at], -1)
+
+
+def codes(names: Sequence[str], wanted: Container[str]) -> Ints:
+    """The codes of the wanted names."""
+    return np.array([code for code, name in enumerate(names) if name in wanted], dtype=np.int64)
 
 
 def _seconds(micros: Sequence[int | None]) -> Floats:

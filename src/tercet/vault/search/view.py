@@ -10,9 +10,12 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.vault.connection import marks, query
 from tercet.vault.search import words
-from tercet.vault.search.columns import Floats, Ints, Table
-from tercet.vault.search.vectors import dots
+from tercet.vault.search.columns import Floats, Ints, Table, in_order, rows_of
+from tercet.vault.search.vectors import Half, dots, unpack
+
+CHUNK = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,72 +27,73 @@ class ScopeView:
 
     connection: apsw.Connection
     owners: Sequence[int]
-    table: Table
-    rows: Ints  # table row of each view row, ascending
+    table: Table  # the rows, and no others
+    speakers: Sequence[str]
+    space: int
+    dim: int
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.table)
 
-    @cached_property
+    @property
     def numbers(self) -> Ints:
         """Cube numbers of the rows."""
-        return self.table.n[self.rows]
+        return self.table.n
 
-    @cached_property
+    @property
     def session(self) -> Ints:
         """(n,) codes: rows of one conversation share one."""
-        return self.table.run[self.rows]
+        return self.table.run
 
-    @cached_property
+    @property
     def speaker(self) -> Ints:
         """(n,) codes into `speakers`, -1 where nobody is named."""
-        return self.table.speaker[self.rows]
+        return self.table.speaker
 
-    @cached_property
-    def speakers(self) -> list[str]:
-        """Names of the speakers."""
-        return self.table.speakers
-
-    @cached_property
+    @property
     def words(self) -> Ints:
         """(n,) indexed terms in each row."""
-        return self.table.words[self.rows]
+        return self.table.words
 
-    @cached_property
-    def observed(self) -> Floats:
-        """(n,) seconds since 1970."""
-        return self.table.observed[self.rows]
-
-    @cached_property
-    def happened_from(self) -> Floats:
-        """(n,) seconds since 1970, NaN where unknown."""
-        return self.table.happened_from[self.rows]
-
-    @cached_property
-    def happened_to(self) -> Floats:
-        """(n,) seconds since 1970, NaN where unknown."""
-        return self.table.happened_to[self.rows]
-
-    @cached_property
+    @property
     def marks(self) -> Ints:
         """(n,) bits that recall set when the text was remembered."""
-        return self.table.marks[self.rows]
+        return self.table.marks
 
-    def similarities(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """(n,) inner product of a unit vector with each row's best window, exact; NaN where a row has no vector yet.
+    @property
+    def observed(self) -> Floats:
+        """(n,) seconds since 1970."""
+        return self.table.observed
+
+    @property
+    def happened_from(self) -> Floats:
+        """(n,) seconds since 1970, NaN where unknown."""
+        return self.table.happened_from
+
+    @property
+    def happened_to(self) -> Floats:
+        """(n,) seconds since 1970, NaN where unknown."""
+        return self.table.happened_to
+
+    def similarities(self, vector: NDArray[np.float32], rows: Ints) -> NDArray[np.float32] | None:
+        """(len(rows),) exact inner product of a unit vector with each row's best window; NaN for a row without.
 
         None if no row has one.
         """
-        if not len(self.table.parts):
-            return None
-        found = dots(self.table.parts, vector)
-        scores = np.full(len(self.table.n), np.nan, dtype=np.float32)
-        if self.table.single:
-            scores[self.table.part_row] = found
+        held = self.table.vectors
+        if held is None:
+            found = self._read(vector, rows)
         else:
-            np.fmax.at(scores, self.table.part_row, found)
-        chosen = scores[self.rows]
-        return None if np.isnan(chosen).all() else chosen
+            found = held.greatest(dots(held.values, vector))
+            found = found if len(rows) == len(found) else found[rows]
+        return None if np.isnan(found).all() else found
+
+    def nearest(self, vector: NDArray[np.float32], count: int) -> Ints | None:
+        """The `count` rows of greatest similarity, best first; None if no row has a vector."""
+        found = self.similarities(vector, np.arange(len(self)))
+        if found is None:
+            return None
+        return np.argsort(-found, kind="stable")[: min(count, int((~np.isnan(found)).sum()))]
 
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """Rows that hold a term, ascending, and how often each does."""
@@ -97,14 +101,39 @@ class ScopeView:
         if not found:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
         cubes, counts = np.array(found, dtype=np.int64).T
-        table_rows = self.table.rows_of(cubes)
-        at = np.searchsorted(self.rows, table_rows)
-        kept = (at < len(self.rows)) & (self.rows[np.minimum(at, len(self.rows) - 1)] == table_rows)
-        order = np.argsort(at[kept], kind="stable")
-        return at[kept][order], counts[kept][order]
+        at = rows_of(cubes, *self._in_order)
+        kept = np.flatnonzero(at >= 0)
+        kept = kept[np.argsort(at[kept], kind="stable")]
+        return at[kept], counts[kept]
 
-    def states(self) -> tuple[bytes, Ints, Ints]:
-        """Coded token states: the bytes of the whole table, and where those of each row begin and end."""
-        ends = self.table.state_ends
-        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        return self.table.states, starts[self.rows], ends[self.rows]
+    def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
+        """Coded token states: some bytes, and where in them those of each of the rows begin and end."""
+        held = self.table.states
+        if held is not None:
+            return held.values, held.starts[rows], held.starts[rows + 1]
+        blobs = {n: states or b"" for n, _, states in self._rows_on_disk(rows)}
+        parts = [blobs.get(n, b"") for n in self.numbers[rows].tolist()]
+        ends = np.cumsum(np.array([len(part) for part in parts], dtype=np.int64))
+        return np.frombuffer(b"".join(parts), dtype=np.uint8), np.concatenate([[0], ends[:-1]]), ends
+
+    @cached_property
+    def _in_order(self) -> tuple[Ints, Ints]:
+        return in_order(self.table.n)
+
+    def _read(self, vector: NDArray[np.float32], rows: Ints) -> NDArray[np.float32]:
+        found = np.full(len(rows), np.nan, dtype=np.float32)
+        place = {n: i for i, n in enumerate(self.numbers[rows].tolist())}
+        for n, blob, _ in self._rows_on_disk(rows):
+            held: Half = unpack(blob, self.dim)
+            found[place[n]] = dots(held, vector).max()
+        return found
+
+    def _rows_on_disk(self, rows: Ints) -> list[tuple[int, bytes, bytes | None]]:
+        read: list[tuple[int, bytes, bytes | None]] = []
+        numbers = self.numbers[rows].tolist()
+        for start in range(0, len(numbers), CHUNK):
+            part = numbers[start : start + CHUNK]
+            condition = f"space = ? AND cube IN ({marks(part)})"
+            statement = f"SELECT cube, vectors, states FROM vectors WHERE {condition}"  # noqa: S608
+            read += query(self.connection, statement, (self.space, *part))
+        return read
