@@ -155,8 +155,9 @@ def test_an_old_snapshot_delays_the_scrub_and_says_so(folder: Path, alice: Scope
     word = canary()
     cube = alice.remember(f"The code is {word}.")
     reader = start(
-        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN'); c.execute('SELECT count(*) FROM cubes').get; "
-        "print('reading', flush=True); sys.stdin.readline(); c.execute('ROLLBACK')",
+        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN'); "
+        "c.execute('SELECT count(*) FROM cubes').get; print('reading', flush=True); "
+        "sys.stdin.readline(); c.execute('ROLLBACK')",
         folder / "tenants" / "default.db",
     )  # fmt: skip
     assert reader.stdout is not None
@@ -221,7 +222,7 @@ def test_a_scrub_cut_short_by_a_crash_is_finished_later(tmp_path: Path) -> None:
         assert present(tmp_path, word) == []
 
 
-def test_a_held_cube_keeps_every_byte(folder: Path, alice: ScopedMemory, t: Tercet) -> None:
+def test_a_held_cube_keeps_every_row(alice: ScopedMemory, t: Tercet) -> None:
     """A refused erasure changes no row of any table."""
     held = alice.remember(MemCube(Text("Held."), governance=Governance(hold="case 7")))
     free = alice.remember("Free.")
@@ -263,14 +264,13 @@ def test_a_revision_that_races_an_erasure_loses(tmp_path: Path) -> None:
                     alice.forget(cube.id)
                 return super().embed(texts)
 
-        with Tercet.open(tmp_path, embedder=Forgetting()) as late:
-            with pytest.raises((LookupError, StaleWrite)):
-                late.scope(user="alice").revise(cube.id, "Two.")
+        with Tercet.open(tmp_path, embedder=Forgetting()) as late, pytest.raises((LookupError, StaleWrite)):
+            late.scope(user="alice").revise(cube.id, "Two.")
         assert alice.list().total == 0
         all_clear(t)
 
 
-def test_a_product_of_many_sources_is_withdrawn(folder: Path, alice: ScopedMemory, t: Tercet) -> None:
+def test_a_product_of_many_sources_is_withdrawn(folder: Path, alice: ScopedMemory) -> None:
     word = canary()
     sources = alice.remember_many([f"Source {i} {word if i == 7 else ''}." for i in range(20)])
     product = alice.remember(derive(sources, Text(f"Twenty sources, one of which said {word}."), method="m"))

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[2]
 
 
 def start(code: str, *arguments: object, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """A process that runs `code` with `arguments` in sys.argv[1:]; it imports this source; warnings are errors in it."""
+    """A process that runs `code` with `arguments` in sys.argv[1:] on this source; warnings are errors in it."""
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
     return subprocess.Popen(  # noqa: S603  # the test's own code
         [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from tercet.cube import Kind, MemCube
@@ -44,8 +45,27 @@ def prepare(drafts: Sequence[MemCube], embedder: Embedder | None) -> list[Entry]
     ]
 
 
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Around every use of an embedder: whatever a stranger's may raise becomes an EmbeddingFailed."""
+    try:
+        yield
+    except EmbeddingFailed:
+        raise
+    except Exception as error:
+        raise EmbeddingFailed(f"The embedder raised {type(error).__name__}: {error}") from error
+
+
 def embed(texts: Sequence[str], embedder: Embedder) -> list[tuple[bytes, bytes | None]]:
     """(vectors, coded token states) of each text, as a row keeps them. Raises EmbeddingFailed."""
+    with guarded():
+        rows = _rows(texts, embedder)
+    if len(rows) != len(texts):
+        raise EmbeddingFailed(f"The embedder gave {len(rows)} answers for {len(texts)} texts.")
+    return rows
+
+
+def _rows(texts: Sequence[str], embedder: Embedder) -> list[tuple[bytes, bytes | None]]:
     coder = coder_for(embedder)
     if coder is None or not gives_states(embedder):
         return [(vectors.pack(made.vectors, embedder.dim), None) for made in embedder.embed(texts)]

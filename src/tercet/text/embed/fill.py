@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from tercet.cube import MemCube
+from tercet.errors import EmbeddingFailed
 from tercet.text.embed.base import Embedder
 from tercet.text.prepare import embed, space_of
 from tercet.vault.connection import query
@@ -11,6 +13,8 @@ from tercet.vault.sqlite import Tenant
 from tercet.vault.writer import Space
 
 BATCH = 128
+FAILURES = 8
+"""Texts that may fail before a run gives up: then it is the embedder that fails, not the texts."""
 
 _LACKING = """
 SELECT c.n FROM cubes c
@@ -27,17 +31,46 @@ def lacking(tenant: Tenant, space: Space, limit: int = -1) -> list[int]:
 
 
 def fill(tenant: Tenant, embedder: Embedder, *, by: str, progress: Callable[[int], None] | None = None) -> int:
-    """Embed what has no vector yet, a batch a transaction; returns how many. Raises EmbeddingFailed."""
-    space, done = space_of(embedder), 0
+    """Embed what has no vector yet, a batch a transaction; returns how many.
+
+    A text that the embedder cannot read keeps none of the others from their vectors.
+
+    Raises
+    ------
+    EmbeddingFailed
+        If texts are left, once the others are done, or once `FAILURES` were refused.
+    """
+    space, done, failed = space_of(embedder), 0, dict[int, EmbeddingFailed]()
     assert space is not None  # noqa: S101  # there is an embedder
-    while numbers := lacking(tenant, space, BATCH):
+    while numbers := [n for n in lacking(tenant, space, BATCH + len(failed)) if n not in failed]:
         with tenant.reading() as reader:
-            cubes = dict(zip(numbers, reader.cubes(numbers), strict=True))
-        made = embed([cube.text for cube in cubes.values()], embedder)
-        rows = [(n, cube, *pair) for (n, cube), pair in zip(cubes.items(), made, strict=True)]
-        with tenant.writing(by=by) as writer:
-            writer.embedded(rows, space)
+            cubes = {n: cube for n in numbers for cube in reader.cubes([n])}  # one may have been erased since
+        rows = [(n, cubes[n], *made) for n, made in _each(cubes, embedder, failed).items()]
+        if rows:
+            with tenant.writing(by=by) as writer:
+                writer.embedded(rows, space)
         done += len(rows)
         if progress is not None:
             progress(len(rows))
+        if len(failed) >= FAILURES:
+            break
+    for error in failed.values():
+        raise error
     return done
+
+
+def _each(
+    cubes: Mapping[int, MemCube], embedder: Embedder, failed: dict[int, EmbeddingFailed]
+) -> dict[int, tuple[bytes, bytes | None]]:
+    """What each cube became: all at once, or one by one where that fails. Takes down which fail."""
+    try:
+        return dict(zip(cubes, embed([cube.text for cube in cubes.values()], embedder), strict=True))
+    except EmbeddingFailed as error:
+        if len(cubes) == 1:
+            failed[next(iter(cubes))] = error
+            return {}
+    made: dict[int, tuple[bytes, bytes | None]] = {}
+    for n, cube in cubes.items():
+        if len(failed) < FAILURES:
+            made |= _each({n: cube}, embedder, failed)
+    return made

@@ -11,7 +11,7 @@ import numpy as np
 from tercet.cube import MemCube
 from tercet.errors import EmbeddingFailed, InvalidRequest
 from tercet.text.embed.base import Embedder, gives_states
-from tercet.text.prepare import coder_for
+from tercet.text.prepare import coder_for, guarded
 from tercet.text.recall.hits import Hit, Hits
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import POLICIES, Policy
@@ -68,10 +68,11 @@ def ask(text: str, view: ScopeView, embedder: Embedder | None) -> Asked:
         return Asked(question, None, None, "no embedder")
     coder = coder_for(embedder)
     try:
-        if coder is not None and gives_states(embedder):
-            [made] = embedder.embed([question.bare], states=True)
-        else:
-            [made] = embedder.embed([question.bare])
+        with guarded():
+            if coder is not None and gives_states(embedder):
+                [made] = embedder.embed([question.bare], states=True)
+            else:
+                [made] = embedder.embed([question.bare])
     except EmbeddingFailed as error:
         log.warning("recall is by words this time: %s", error)
         return Asked(question, None, None, str(error))
