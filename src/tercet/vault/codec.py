@@ -53,7 +53,7 @@ def dump(value: Mapping[str, Any]) -> str:
 
 
 def commit(salt: bytes, cube: MemCube, header: str) -> bytes:
-    """What binds a version to its content without telling it: SHA-256 over salt, id, scope, version, header and text."""
+    """What binds a version to its content without telling it: SHA-256 of salt, id, scope, version, header and text."""
     scope = cube.scope
     # No name has control characters, so the parts cannot be confused.
     names = (scope.tenant, scope.user or "", scope.agent or "", scope.session or "")

@@ -58,12 +58,16 @@ def translated(path: Path | str | None = None) -> Iterator[None]:
         ) from error
     except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, UnicodeDecodeError) as error:
         raise VaultDamaged(f"The vault's file is damaged{where}: {error}. Restore a backup; keep this file.") from error
+    except apsw.ConstraintError as error:
+        raise VaultDamaged(f"The vault's file contradicts itself{where}: {error}; see `tercet doctor`.") from error
     except apsw.FullError as error:
         raise VaultError(f"The disk is full{where}; nothing of this write was kept. Free some space.") from error
     except (apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise VaultError(f"The vault cannot be written here{where}: {error}.") from error
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise VaultError(f"The vault's file cannot be opened or read{where}: {error}.") from error
+    except apsw.Error as error:
+        raise VaultError(f"The vault could not do this{where}: {error}; see `tercet doctor`.") from error
 
 
 @contextmanager

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import apsw
 import numpy as np
 
 from tercet.cube import MemCube, Scalar
-from tercet.errors import VaultBusy, VaultDamaged, VaultError
+from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import jobs, journal
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, scalar, snapshot, translated
+from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
 from tercet.vault.rebuild import rebuild
 from tercet.vault.search import words
 from tercet.vault.search.vectors import unpack
+from tercet.vault.sqlite import SqliteVault, file_name
 from tercet.vault.writer import attributes, heading
 
 BATCH = 500
@@ -33,6 +34,34 @@ class Finding:
     what: str
     detail: str
     repaired: bool = False
+
+
+def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]:
+    """Check every file of a vault; returns what was found by tenant, or by the file's name where it cannot be told.
+
+    One damaged file does not keep the others from being checked.
+    """
+    found: dict[str, list[Finding]] = {}
+    for path in vault.paths():
+        try:
+            name = vault.owner(path)
+            if name is None:
+                continue
+            if path.stem != file_name(name):
+                detail = f"{path.name} holds tenant {name!r}, whose file is {file_name(name)}.db; was it renamed?"
+                found[path.stem] = [Finding("file", detail)]
+                continue
+            tenant = vault.tenant(name)
+            with tenant.maintaining() as connection:
+                found[name] = examine(connection, name, repair=repair)
+        except VaultTooNew:
+            raise
+        except VaultDamaged as error:
+            found[path.stem] = [Finding("file", str(error))]
+        else:
+            if repair:
+                tenant.forget_cache()
+    return found
 
 
 Check = Callable[[apsw.Connection, str, bool], Iterator[Finding]]
@@ -61,6 +90,45 @@ def examine(connection: apsw.Connection, tenant: str, *, repair: bool) -> list[F
     return findings
 
 
+def _numbers(connection: apsw.Connection) -> Iterator[int]:
+    after = 0
+    while rows := query(connection, "SELECT n FROM cubes WHERE n > ? ORDER BY n LIMIT ?", (after, BATCH)):
+        yield from (n for (n,) in rows)
+        after = rows[-1][0]
+
+
+def _sound(connection: apsw.Connection, tenant: str) -> Iterator[tuple[int, int, MemCube]]:
+    """Number, owner and newest version of every cube that can be read; the others are named by `_content`."""
+    reader = Reader(connection, tenant)
+    for n in _numbers(connection):
+        try:
+            [cube] = reader.cubes([n])
+        except VaultDamaged:
+            continue
+        yield (
+            n,
+            scalar(connection, "SELECT s.owner FROM cubes c JOIN scopes s ON s.n = c.scope WHERE c.n = ?", (n,)),
+            cube,
+        )
+
+
+def _commitment(detail: object) -> str | None:
+    """What a journal line says of the version that was written with it; None if it says nothing one could read."""
+    try:
+        said = json.loads(detail) if isinstance(detail, str) else None
+    except ValueError:
+        return None
+    return said.get("commitment") if isinstance(said, dict) else None
+
+
+def _unit(blob: object, dim: object) -> bool:
+    """Whether these are the bytes of vectors of that dimension and norm one."""
+    if not isinstance(blob, bytes) or not isinstance(dim, int) or not blob or len(blob) % (2 * dim):
+        return False
+    norms = np.linalg.norm(unpack(blob, dim).astype(np.float32), axis=1)
+    return bool((abs(norms - 1) < 0.01).all())  # fp16 rounds; NaN fails
+
+
 def _guarded(name: str, connection: apsw.Connection, tenant: str, check: Check, *, repair: bool) -> list[Finding]:
     """What a check found; that it could not be done for damage is a finding too."""
     try:
@@ -79,8 +147,11 @@ def _file(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[
 
 
 def _journal(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
-    journal.verify(connection)
-    yield from ()
+    lines = journal.verify(connection)
+    # A chain that was cut at its end is whole as far as it goes; SQLite remembers the last number that it gave.
+    given = scalar(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'journal'") or 0
+    if given != lines:
+        yield Finding("journal", f"it ends at line {lines} and went up to {given}")
 
 
 def _content(connection: apsw.Connection, tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
@@ -98,7 +169,6 @@ def _content(connection: apsw.Connection, tenant: str, _repair: bool) -> Iterato
 
 
 def _unlogged(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
-    # A chain that was cut at its end is whole as far as it goes; the versions tell that it went further.
     kept = "SELECT v.seq, v.commitment, j.detail FROM versions v LEFT JOIN journal j ON j.seq = v.seq ORDER BY 1"
     for seq, commitment, detail in query(connection, kept):
         if not isinstance(commitment, bytes) or _commitment(detail) != commitment.hex():
@@ -125,15 +195,29 @@ def _erased(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator
 
 
 def _heads(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    for n, version, newest, logged in query(connection, _ASTRAY):
+        mended = repair and newest == logged  # else a version is lost, and an older one must not pass for the newest
+        if mended:
+            connection.execute("UPDATE cubes SET version = ? WHERE n = ?", (newest, n))
+        detail = f"cube number {n} says version {version}, the newest kept is {newest}, the newest logged {logged}"
+        yield Finding("heads", detail, mended)
     for n, _, cube in _sound(connection, tenant):
         wanted = heading(cube)
-        [found] = query(connection, f"SELECT {', '.join(wanted)} FROM cubes WHERE n = ?", (n,))
+        [found] = query(connection, f"SELECT {', '.join(wanted)} FROM cubes WHERE n = ?", (n,))  # noqa: S608  # our names
         wrong = [name for (name, value), held in zip(wanted.items(), found, strict=True) if value != held]
         if wrong:
             if repair:
                 names = ", ".join(f"{name} = ?" for name in wrong)
-                connection.execute(f"UPDATE cubes SET {names} WHERE n = ?", (*(wanted[name] for name in wrong), n))
+                values = [wanted[name] for name in wrong]
+                connection.execute(f"UPDATE cubes SET {names} WHERE n = ?", (*values, n))  # noqa: S608
             yield Finding("heads", f"memory {cube.id}: the head says another {', '.join(wrong)}", repair)
+
+
+_ASTRAY = """
+SELECT c.n, c.version, max(v.version) AS newest, (
+    SELECT max(j.version) FROM journal j WHERE j.cube = c.id AND j.number = c.n
+) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = 0 GROUP BY c.n HAVING c.version IS NOT newest
+"""
 
 
 def _words(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
@@ -216,7 +300,9 @@ def _wanted(connection: apsw.Connection, job: str, what: str, waiting: int, *, r
     if waiting and not scalar(connection, "SELECT count(*) FROM jobs WHERE name = ?", (job,)):
         if repair:
             jobs.enqueue(connection, job, {}, at=from_micros(0))
-        yield Finding(what, f"{waiting} wait for {'an' if job[0] in 'aeiou' else 'a'} {job} job, and there is none", repair)
+        yield Finding(
+            what, f"{waiting} wait for {'an' if job[0] in 'aeiou' else 'a'} {job} job, and there is none", repair
+        )
 
 
 _ORPHANS = {
@@ -240,10 +326,10 @@ def _orphans(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterato
 
 CHECKS: dict[str, Check] = {
     "journal": _journal,
+    "heads": _heads,
+    "erased": _erased,
     "content": _content,
     "log": _unlogged,
-    "erased": _erased,
-    "heads": _heads,
     "orphans": _orphans,
     "words": _words,
     "attributes": _attributes,

@@ -30,6 +30,7 @@ SELECT c.n, c.id, v.version, c.state, o.user, s.agent, s.session, v.header, v.sa
 WHERE v.branch = 0
 """
 
+_HEADS = "SELECT n, id FROM cubes WHERE n IN ({})"
 _ASTRAY = """
 SELECT n, id FROM cubes c WHERE n IN ({}) AND version IS NOT (
     SELECT max(v.version) FROM versions v WHERE v.cube = c.n AND v.branch = 0
@@ -185,7 +186,7 @@ class Reader:
         """A head that has lost its newest version, or itself, would pass for an answer. Raises VaultDamaged."""
         astray = query(self.connection, _ASTRAY.format(marks(numbers)), numbers)
         if lost := [n for n in numbers if n not in found]:
-            astray += query(self.connection, f"SELECT n, id FROM cubes WHERE n IN ({marks(lost)})", lost)
+            astray += query(self.connection, _HEADS.format(marks(lost)), lost)
         for n, raw in astray:
             raise VaultDamaged(f"Memory {_name(n, raw)} does not show its newest version; `tercet doctor` tells more.")
 

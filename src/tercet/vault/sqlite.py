@@ -11,7 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -74,17 +74,19 @@ class SqliteVault:
 
     def tenants(self) -> list[str]:
         """The names of all tenants that have a file."""
-        names = []
-        for path in sorted((self.folder / "tenants").glob("*.db")):
-            connection = connect(path, vfs=self.vfs)
-            try:
-                migrate(connection)
-                name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
-            finally:
-                connection.close()
-            if name is not None:  # else its first writer was killed before it wrote anything
-                names.append(str(name))
-        return names
+        return [name for path in self.paths() if (name := self.owner(path)) is not None]
+
+    def paths(self) -> list[Path]:
+        """The tenants' files."""
+        return sorted((self.folder / "tenants").glob("*.db"))
+
+    def owner(self, path: Path) -> str | None:
+        """The name of the tenant that a file holds; None if its first writer was killed before it wrote anything."""
+        connection = connect(path, vfs=self.vfs)
+        with closing(connection), translated(path):
+            migrate(connection)
+            name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
+            return None if name is None else str(name)
 
     def open_tenants(self) -> list[str]:
         """The tenants this process has asked for."""
