@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tercet.cube import MemCube
@@ -26,13 +26,15 @@ Held = Mapping[str, tuple[MemCube, ...]]
 class Moment:
     """The vault as of an acknowledged call, `at` that many events on the disk.
 
-    `scrubbed` are the words whose bytes were said to be gone; each text holds a word that no other text holds.
+    `scrubbed` are the words whose bytes were said to be gone; each text holds a word that no other text holds. `marks`
+    are the files beside the database, by path within the folder, which may lag but never run ahead.
     """
 
     at: int
     held: Held
     erased: frozenset[str]
     scrubbed: frozenset[str]
+    marks: Mapping[Path, bytes] = field(default_factory=dict)
 
 
 class History:
@@ -81,7 +83,8 @@ class History:
     def moment(self) -> Moment:
         """What is acknowledged now."""
         at = self.disk.now if self.disk else 0
-        return Moment(at, dict(self.held), frozenset(self.erased), frozenset(self.scrubbed))
+        marks = {path.relative_to(self.folder): path.read_bytes() for path in self.folder.glob("tenants/*.mark")}
+        return Moment(at, dict(self.held), frozenset(self.erased), frozenset(self.scrubbed), marks)
 
     def step(self) -> None:
         """One call; whatever it raises leaves what is acknowledged as it was."""
@@ -200,6 +203,8 @@ def check(folder: Path, *allowed: Moment) -> Moment:
     Every cube with every version is as acknowledged, nothing else is there, doctor finds nothing, what was erased is
     gone and does not come back, what was scrubbed is in no byte of any file, and the vault takes new memories.
     """
+    for path, data in allowed[0].marks.items():
+        (folder / path).write_bytes(data)
     raw = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     left = {word for word in allowed[0].scrubbed if word.encode() in raw}
     assert not left, f"scrubbed and still in the files: {left}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import apsw
 import numpy as np
 
 from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
-from tercet.vault import jobs, journal
+from tercet.vault import jobs, journal, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, scalar, snapshot, translated
 from tercet.vault.ids import parse_id
@@ -52,8 +53,8 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
                 found[path.stem] = [Finding("file", detail)]
                 continue
             tenant = vault.tenant(name)
-            with tenant.maintaining() as connection:
-                found[name] = examine(connection, name, repair=repair)
+            with tenant.maintaining(trusting=True) as connection:
+                found[name] = [*_lost(connection, path, repair=repair), *examine(connection, name, repair=repair)]
         except VaultTooNew:
             raise
         except VaultDamaged as error:
@@ -88,6 +89,20 @@ def examine(connection: apsw.Connection, tenant: str, *, repair: bool) -> list[F
     for name, check in CHECKS.items():
         findings += _guarded(name, connection, tenant, check, repair=repair)
     return findings
+
+
+def _lost(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[Finding]:
+    """Whether acknowledged writes are missing; with `repair` the vault goes on without them."""
+    try:
+        mark.check(connection, path)
+    except VaultDamaged as error:
+        if repair:
+            mark.write(path, *journal.head(connection))
+        yield Finding("lost writes", str(error), repair)
+    if mark.mark_of(path).exists() and mark.read(path) is None:
+        if repair:
+            mark.write(path, *journal.head(connection))
+        yield Finding("mark", f"{mark.mark_of(path).name} is damaged; it says how far the journal has come", repair)
 
 
 def _numbers(connection: apsw.Connection) -> Iterator[int]:

@@ -22,6 +22,7 @@ import numpy as np
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
+from tercet.vault import mark
 from tercet.vault.connection import atomic, closed_on_error, connect, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub
 from tercet.vault.files import make_folder
@@ -114,6 +115,8 @@ class Tenant:
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
+        self._checked = False
+        self._file: tuple[int, int] | None = None
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
@@ -124,18 +127,24 @@ class Tenant:
     @contextmanager
     def writing(self, *, by: str) -> Iterator[Writer]:
         """One transaction; whatever is raised inside undoes it whole. On return it is on the disk."""
-        with self._write_lock, self._connection(create=True) as connection, translated(self.path), atomic(connection):
-            vault = self.vault
-            writer = Writer(
-                connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
-            )  # fmt: skip
-            yield writer
-            writer.flush()
+        vault = self.vault
+        with self._write_lock:
+            with self._connection(create=True) as connection, translated(self.path), atomic(connection):
+                writer = Writer(
+                    connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
+                )  # fmt: skip
+                yield writer
+                writer.flush()
+            mark.write(self.path, writer.chain.seq, writer.chain.hash)
 
     @contextmanager
-    def maintaining(self) -> Iterator[apsw.Connection]:
-        """A connection outside any transaction, for jobs, scrubs and checks."""
-        with self._write_lock, self._connection(create=True) as connection, translated(self.path):
+    def maintaining(self, *, trusting: bool = False) -> Iterator[apsw.Connection]:
+        """A connection outside any transaction, for jobs, scrubs and checks; `trusting` to a file that lost writes."""
+        with (
+            self._write_lock,
+            self._connection(create=True, trusting=trusting) as connection,
+            translated(self.path),
+        ):
             yield connection
 
     def view(
@@ -222,17 +231,46 @@ class Tenant:
         return self._columns[key]
 
     @contextmanager
-    def _connection(self, *, create: bool = False) -> Iterator[apsw.Connection]:
+    def _connection(self, *, create: bool = False, trusting: bool = False) -> Iterator[apsw.Connection]:
         if self._closed:
             raise InvalidRequest("This Tercet is closed; open the vault again.")
+        file = self._look()
         with ExitStack() as stack:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._open(create=create)
+                file = file or self._look()
             if connection.filename or not create:
-                stack.callback(self._give_back, connection)
+                stack.callback(self._give_back, connection, file)
+            if connection.filename and not trusting and not self._checked:
+                with translated(self.path):
+                    mark.check(connection, self.path)
+                self._checked = True
             yield connection
+
+    def _look(self) -> tuple[int, int] | None:
+        """See that the file is still the one that was opened; returns which it is, None if there is none yet.
+
+        A file that was deleted or replaced stays readable and writable through open connections, for nobody else.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            if self._file is None and not mark.mark_of(self.path).exists():
+                return None
+            self._drop_idle()
+            raise VaultError(
+                f"The vault's file {self.path} is gone: it was moved or deleted. Put it back or restore a backup; to "
+                f"begin anew, delete {mark.mark_of(self.path).name} too and open the vault again."
+            ) from None
+        file = (found.st_dev, found.st_ino)
+        if self._file is not None and file != self._file:
+            self._drop_idle()
+            self.forget_cache()
+            self._checked = False
+        self._file = file
+        return file
 
     def _open(self, *, create: bool) -> apsw.Connection:
         # Reading a tenant that was never written to must not make a file: it sees an empty vault in memory.
@@ -252,9 +290,9 @@ class Tenant:
         if scalar(connection, held) != self.name:
             raise VaultDamaged(f"{self.path} holds another tenant than {self.name!r}; was the file renamed?")
 
-    def _give_back(self, connection: apsw.Connection) -> None:
+    def _give_back(self, connection: apsw.Connection, file: tuple[int, int] | None) -> None:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
-        usable = connection.filename and not connection.in_transaction and not self._closed
+        usable = connection.filename and not connection.in_transaction and not self._closed and file == self._file
         if usable and len(self._idle) < (os.cpu_count() or 1) + 2:
             self._idle.append(connection)
         else:
