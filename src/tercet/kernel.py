@@ -153,14 +153,7 @@ class Tercet:
 
     def doctor(self, *, repair: bool = False) -> dict[str, list[Finding]]:
         """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well)."""
-        found: dict[str, list[Finding]] = {}
-        for name in self.vault.tenants():
-            tenant = self.vault.tenant(name)
-            with tenant.maintaining() as connection:
-                found[name] = doctor.examine(connection, name, repair=repair)
-            if repair:
-                tenant.forget_cache()
-        return found
+        return doctor.examine_all(self.vault, repair=repair)
 
     def backup(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Copy the vault, while it is in use, into a new folder that opens as a vault; returns the files made.

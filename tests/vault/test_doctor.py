@@ -8,8 +8,20 @@ from pathlib import Path
 import pytest
 
 from tercet import Tercet, VaultDamaged, VaultTooNew
+from tercet.cube import Text, derive
 from tercet.testing import FakeEmbedder
 
+# SQLite offers no way to take a row out of an index alone, but to declare another index in the place of its pages.
+LOSE_AN_INDEX_ROW = """
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, n) WHERE n > 1'
+    WHERE name = 'cubes_by_scope';
+PRAGMA writable_schema = RESET;
+REINDEX cubes_by_scope;
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, n)' WHERE name = 'cubes_by_scope';
+PRAGMA writable_schema = RESET;
+"""
 DAMAGES = {
     "a posting is missing": ("DELETE FROM postings WHERE term = 'boiler'", "words", True),
     "a posting of an old text is left": ("INSERT INTO postings VALUES (1, 'zebra', 1, 1)", "words", True),
@@ -19,10 +31,23 @@ DAMAGES = {
     "a length is wrong": ("UPDATE cubes SET words = 99 WHERE n = 1", "words", True),
     "a label is missing": ("DELETE FROM attributes WHERE key = 'tags'", "attributes", True),
     "a label is too many": ("INSERT INTO attributes VALUES (1, 'tags', 'x', 1)", "attributes", True),
-    "a vector is short": ("UPDATE vectors SET vectors = x'0000' WHERE cube = 1", "short vectors", True),
+    "a vector is short": ("UPDATE vectors SET vectors = x'0000' WHERE cube = 1", "vectors", True),
+    "a vector is not finite": ("UPDATE vectors SET vectors = zeroblob(length(vectors))", "vectors", True),
     "a vector has no cube": ("UPDATE vectors SET cube = 99 WHERE cube = 1", "vectors", True),
     "a text was changed": ("UPDATE episodes SET text = 'The boiler code is 0000.' WHERE n = 1", "content", False),
     "a header changed": ("UPDATE versions SET header = replace(header, 'home', 'x') WHERE seq = 2", "content", False),
+    "a vector waits for no job": ("DELETE FROM vectors WHERE cube = 2", "vectors", True),
+    "a head says another time": ("UPDATE cubes SET observed = 0 WHERE n = 1", "heads", True),
+    "a head says another type": ("UPDATE cubes SET type = 'x' WHERE n = 1", "heads", True),
+    "a head points at an old version": ("UPDATE cubes SET version = 1 WHERE n = 1", "heads", True),
+    "a state is none": ("UPDATE cubes SET state = 'asleep' WHERE n = 1", "content", False),
+    "an id is another": ("UPDATE cubes SET id = zeroblob(16) WHERE n = 1", "content", False),
+    "a user is another": ("UPDATE owners SET user = 'bob'", "content", False),
+    "a piece is missing": ("DELETE FROM episodes WHERE n = 1", "content", False),
+    "an index lost a row": (LOSE_AN_INDEX_ROW, "file", True),
+    "a source is forgotten": ("DELETE FROM derivations", "derivations", True),
+    "an erasure is forgotten": ("DELETE FROM erased", "erased", True),
+    "a scrub waits for no job": ("INSERT INTO scrubs (at) VALUES (1)", "scrubs", True),
     "a version is missing": ("DELETE FROM versions WHERE cube = 1 AND version = 2", "content", False),
     "a journal line was changed": ("UPDATE journal SET by = 'nobody' WHERE seq = 2", "journal", False),
     "a journal line is missing": ("DELETE FROM journal WHERE seq = 2", "journal", False),
@@ -37,6 +62,8 @@ def t(tmp_path: Path) -> Iterator[Tercet]:
         cube = alice.remember("The boiler code is 4417.", tags=["home"])
         alice.remember("I moved to Oslo.", metadata={"n": 1})
         alice.revise(cube.id, "The boiler code is 9921.")
+        alice.remember(derive([alice.get(cube.id)], Text("There is a boiler."), method="by hand"))
+        alice.forget(alice.remember("A secret.").id)
         yield t
 
 
@@ -55,7 +82,7 @@ def test_finds_and_repairs(t: Tercet, damage: str) -> None:
 
 def test_damaged_content_is_not_served(t: Tercet) -> None:
     alice = t.scope(user="alice")
-    [cube, _] = alice.list()
+    cube = alice.list()[0]
     with t.vault.tenant("default").maintaining() as connection:
         connection.execute("UPDATE versions SET text = 'The boiler code is 0000.' WHERE version = 2")
     with pytest.raises(VaultDamaged, match=cube.id):

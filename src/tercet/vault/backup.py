@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import apsw
 
 from tercet.errors import VaultError
 from tercet.vault.connection import translated
+from tercet.vault.files import sync
 from tercet.vault.sqlite import SqliteVault, file_name
 
 PAGES_AT_ONCE = 1024
@@ -36,7 +36,7 @@ def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
                 _copy(reader.connection, part)
             part.replace(target)
             made.append(target)
-        _sync(folder / "tenants")
+        sync(folder / "tenants")
     except OSError as error:
         raise VaultError(f"The backup to {folder} failed: {error.strerror}.") from error
     return made
@@ -51,11 +51,3 @@ def _copy(source: apsw.Connection, target: Path) -> None:
                 backup.step(PAGES_AT_ONCE)
     finally:
         copy.close()
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -52,9 +52,13 @@ def dump(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
-def commit(salt: bytes, header: str, text: str) -> bytes:
-    """What binds a version to its content without telling it: SHA-256 over salt, header and text."""
-    return hashlib.sha256(b"\0".join((salt, header.encode(), text.encode()))).digest()
+def commit(salt: bytes, cube: MemCube, header: str) -> bytes:
+    """What binds a version to its content without telling it: SHA-256 of salt, id, scope, version, header and text."""
+    scope = cube.scope
+    # No name has control characters, so the parts cannot be confused.
+    names = (scope.tenant, scope.user or "", scope.agent or "", scope.session or "")
+    parts = (cube.id, str(cube.version), *names, header, cube.text)
+    return hashlib.sha256(b"\0".join((salt, *(part.encode() for part in parts)))).digest()
 
 
 def encode(cube: MemCube) -> Json:

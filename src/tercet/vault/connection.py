@@ -15,19 +15,34 @@ BUSY_MS = 30_000
 """How long a writer waits for another process's transaction."""
 
 
-def connect(path: Path | None) -> apsw.Connection:
-    """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory."""
+def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
+    """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory.
+
+    `vfs` names the SQLite layer that reads and writes files, where it is not the system's own.
+    """
     with translated(path):
-        connection = apsw.Connection(str(path) if path else ":memory:")
-        connection.set_busy_timeout(BUSY_MS)
-        # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to temp files.
-        for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
-            connection.pragma(name, value)
-        connection.pragma("trusted_schema", "OFF")
-        connection.pragma("cache_size", -8192)
-        if path is not None and connection.pragma("journal_mode") != "wal":
-            connection.pragma("journal_mode", "wal")
+        connection = apsw.Connection(str(path), vfs=vfs) if path else apsw.Connection(":memory:")
+        with closed_on_error(connection):
+            connection.set_busy_timeout(BUSY_MS)
+            # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to files.
+            for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
+                connection.pragma(name, value)
+            connection.pragma("trusted_schema", "OFF")
+            connection.pragma("cell_size_check", "ON")  # a damaged page is found when it is read, not when it misleads
+            connection.pragma("cache_size", -8192)
+            if path is not None and connection.pragma("journal_mode") != "wal":
+                connection.pragma("journal_mode", "wal")
         return connection
+
+
+@contextmanager
+def closed_on_error(connection: apsw.Connection) -> Iterator[None]:
+    """Close a connection that is not fit for use, instead of leaving its locks to the garbage collector."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 @contextmanager
@@ -41,14 +56,30 @@ def translated(path: Path | str | None = None) -> Iterator[None]:
             f"Another process has held the vault's write lock for over {BUSY_MS // 1000} s{where}; try again, or see "
             "which process keeps a transaction open."
         ) from error
-    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError) as error:
+    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, UnicodeDecodeError) as error:
         raise VaultDamaged(f"The vault's file is damaged{where}: {error}. Restore a backup; keep this file.") from error
+    except apsw.ConstraintError as error:
+        raise VaultDamaged(f"The vault's file contradicts itself{where}: {error}; see `tercet doctor`.") from error
     except apsw.FullError as error:
         raise VaultError(f"The disk is full{where}; nothing of this write was kept. Free some space.") from error
     except (apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise VaultError(f"The vault cannot be written here{where}: {error}.") from error
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise VaultError(f"The vault's file cannot be opened or read{where}: {error}.") from error
+    except apsw.Error as error:
+        raise VaultError(f"The vault could not do this{where}: {error}; see `tercet doctor`.") from error
+
+
+@contextmanager
+def undamaged(what: str) -> Iterator[None]:
+    """Around the reading of values that were valid when they were written: a wrong type or value is damage.
+
+    `what` begins the message of the VaultDamaged it raises.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        raise VaultDamaged(f"{what} is not what was written ({error}); `tercet doctor` tells more.") from error
 
 
 @contextmanager

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import apsw
+import numpy as np
 
 from tercet.cube import MemCube, Scalar
-from tercet.errors import VaultDamaged
-from tercet.vault import journal
-from tercet.vault.connection import atomic, marks, query, scalar
+from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
+from tercet.vault import jobs, journal, mark
+from tercet.vault.codec import from_micros
+from tercet.vault.connection import atomic, query, scalar, snapshot, translated
+from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
+from tercet.vault.rebuild import rebuild
 from tercet.vault.search import words
-from tercet.vault.writer import attributes
+from tercet.vault.search.vectors import unpack
+from tercet.vault.sqlite import SqliteVault, file_name
+from tercet.vault.writer import attributes, heading
 
 BATCH = 500
+MOST_LINES = 20
+"""Of SQLite's own check; a file with that many faults has more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,91 +37,213 @@ class Finding:
     repaired: bool = False
 
 
+def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]:
+    """Check every file of a vault; returns what was found by tenant, or by the file's name where it cannot be told.
+
+    One damaged file does not keep the others from being checked.
+    """
+    found: dict[str, list[Finding]] = {}
+    for path in vault.paths():
+        try:
+            name = vault.owner(path)
+            if name is None:
+                continue
+            if path.stem != file_name(name):
+                detail = f"{path.name} holds tenant {name!r}, whose file is {file_name(name)}.db; was it renamed?"
+                found[path.stem] = [Finding("file", detail)]
+                continue
+            tenant = vault.tenant(name)
+            with tenant.maintaining(trusting=True) as connection:
+                found[name] = [*_lost(connection, path, repair=repair), *examine(connection, name, repair=repair)]
+        except VaultTooNew:
+            raise
+        except VaultDamaged as error:
+            found[path.stem] = [Finding("file", str(error))]
+        else:
+            if repair:
+                tenant.forget_cache()
+    return found
+
+
+Check = Callable[[apsw.Connection, str, bool], Iterator[Finding]]
+"""Looks at a connection to a tenant's file, in a transaction; repairs if the flag is set."""
+
+
 def examine(connection: apsw.Connection, tenant: str, *, repair: bool) -> list[Finding]:
     """Check one tenant's file; an empty list means that all is well.
 
-    It runs SQLite's own check, re-reads every version against its commitment, walks the journal, and compares words,
-    attributes and vectors with what the rows would give. With `repair`, indexes are rebuilt from rows; damaged content
-    is only named, since nothing here can know it.
+    It runs SQLite's own check, walks the journal, re-reads every version against its commitment and its journal line,
+    and compares heads, words, attributes, derivations and vectors with what the rows would give. With `repair`, all
+    that is made from rows is made again; damaged content is only named, since nothing here can know it.
+
+    Raises
+    ------
+    VaultBusy
+        If another process keeps the file locked.
     """
-    findings = [Finding("file", line) for (line,) in query(connection, "PRAGMA integrity_check") if line != "ok"]
-    try:
-        journal.verify(connection)
-    except VaultDamaged as error:
-        findings.append(Finding("journal", str(error)))
-    findings += _content(connection, tenant)
-    findings += _unlogged(connection)
-    with atomic(connection):
-        findings += _heads(connection)
-        findings += _words(connection, tenant, repair=repair)
-        findings += _attributes(connection, tenant, repair=repair)
-        findings += _orphans(connection, repair=repair)
+    findings = _guarded("file", connection, tenant, _file, repair=False)
+    if findings and repair:
+        # A damaged tree can be neither read nor mended in place: the file is written anew, from its rows alone.
+        trouble = rebuild(connection)
+        findings = [Finding("file", f"{one.detail}; {trouble or 'written anew'}", trouble is None) for one in findings]
+    for name, check in CHECKS.items():
+        findings += _guarded(name, connection, tenant, check, repair=repair)
     return findings
 
 
-def _numbers(connection: apsw.Connection) -> Iterator[list[int]]:
+def _lost(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[Finding]:
+    """Whether acknowledged writes are missing; with `repair` the vault goes on without them."""
+    try:
+        mark.check(connection, path)
+    except VaultDamaged as error:
+        if repair:
+            mark.write(path, *journal.head(connection))
+        yield Finding("lost writes", str(error), repair)
+    if mark.mark_of(path).exists() and mark.read(path) is None:
+        if repair:
+            mark.write(path, *journal.head(connection))
+        yield Finding("mark", f"{mark.mark_of(path).name} is damaged; it says how far the journal has come", repair)
+
+
+def _numbers(connection: apsw.Connection) -> Iterator[int]:
     after = 0
     while rows := query(connection, "SELECT n FROM cubes WHERE n > ? ORDER BY n LIMIT ?", (after, BATCH)):
-        yield [n for (n,) in rows]
+        yield from (n for (n,) in rows)
         after = rows[-1][0]
 
 
-def _content(connection: apsw.Connection, tenant: str) -> Iterator[Finding]:
+def _sound(connection: apsw.Connection, tenant: str) -> Iterator[tuple[int, int, MemCube]]:
+    """Number, owner and newest version of every cube that can be read; the others are named by `_content`."""
     reader = Reader(connection, tenant)
-    for numbers in _numbers(connection):
-        for n in numbers:
-            try:
-                if not reader.versions(n):
-                    yield Finding("content", f"cube number {n} has no version to show")
-            except VaultDamaged as error:
-                yield Finding("content", str(error))
+    for n in _numbers(connection):
+        try:
+            [cube] = reader.cubes([n])
+        except VaultDamaged:
+            continue
+        yield (
+            n,
+            scalar(connection, "SELECT s.owner FROM cubes c JOIN scopes s ON s.n = c.scope WHERE c.n = ?", (n,)),
+            cube,
+        )
 
 
-def _unlogged(connection: apsw.Connection) -> Iterator[Finding]:
-    # A chain that was cut at its end is whole as far as it goes; the versions tell that it went further.
-    rows = query(
-        connection,
-        "SELECT v.seq FROM versions v LEFT JOIN journal j ON j.seq = v.seq "
-        "WHERE json_extract(j.detail, '$.commitment') IS NOT lower(hex(v.commitment)) ORDER BY 1",
-    )
-    for (seq,) in rows:
-        yield Finding("journal", f"line {seq} does not name the version that was written with it")
+def _commitment(detail: object) -> str | None:
+    """What a journal line says of the version that was written with it; None if it says nothing one could read."""
+    try:
+        said = json.loads(detail) if isinstance(detail, str) else None
+    except ValueError:
+        return None
+    return said.get("commitment") if isinstance(said, dict) else None
 
 
-def _heads(connection: apsw.Connection) -> Iterator[Finding]:
-    rows = query(
-        connection,
-        "SELECT c.n, c.version, max(v.version) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = 0 "
-        "GROUP BY c.n HAVING c.version IS NOT max(v.version)",
-    )
-    for n, version, newest in rows:
-        yield Finding("content", f"cube number {n} says version {version} and the newest kept is {newest}")
+def _unit(blob: object, dim: object) -> bool:
+    """Whether these are the bytes of vectors of that dimension and norm one."""
+    if not isinstance(blob, bytes) or not isinstance(dim, int) or not blob or len(blob) % (2 * dim):
+        return False
+    norms = np.linalg.norm(unpack(blob, dim).astype(np.float32), axis=1)
+    return bool((abs(norms - 1) < 0.01).all())  # fp16 rounds; NaN fails
 
 
-def _sound(connection: apsw.Connection, tenant: str) -> Iterator[tuple[int, int, int, MemCube]]:
-    """Number, owner, count of words and newest version of every cube that can be read."""
+def _guarded(name: str, connection: apsw.Connection, tenant: str, check: Check, *, repair: bool) -> list[Finding]:
+    """What a check found; that it could not be done for damage is a finding too."""
+    try:
+        with translated(), atomic(connection) if repair else snapshot(connection):
+            return list(check(connection, tenant, repair))
+    except VaultBusy:
+        raise
+    except VaultError as error:
+        return [Finding(name, str(error))]
+
+
+def _file(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    for (line,) in query(connection, f"PRAGMA integrity_check({MOST_LINES})"):
+        if line != "ok":
+            yield Finding("file", line)
+
+
+def _journal(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    lines = journal.verify(connection)
+    # A chain that was cut at its end is whole as far as it goes; SQLite remembers the last number that it gave.
+    given = scalar(connection, "SELECT seq FROM sqlite_sequence WHERE name = 'journal'") or 0
+    if given != lines:
+        yield Finding("journal", f"it ends at line {lines} and went up to {given}")
+
+
+def _content(connection: apsw.Connection, tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     reader = Reader(connection, tenant)
-    for numbers in _numbers(connection):
-        statement = f"SELECT c.n, s.owner, c.words {_OWNED} WHERE c.n IN ({marks(numbers)})"
-        for n, owner, count in query(connection, statement, numbers):
-            try:
-                [cube] = reader.cubes([n])
-            except (VaultDamaged, ValueError):
-                continue  # named already
-            yield n, owner, count, cube
+    for n in _numbers(connection):
+        try:
+            reader.versions(n)
+        except VaultDamaged as error:
+            yield Finding("content", str(error))
+    for (n,) in query(connection, "SELECT DISTINCT cube FROM versions WHERE cube NOT IN (SELECT n FROM cubes)"):
+        yield Finding("content", f"cube number {n} has versions and no head")
+    lost = "SELECT seq FROM versions WHERE piece IS NOT NULL AND piece NOT IN (SELECT n FROM episodes)"
+    for (seq,) in query(connection, lost):
+        yield Finding("content", f"the piece of an episode that version {seq} quotes is missing")
 
 
-_OWNED = "FROM cubes c JOIN scopes s ON s.n = c.scope"
+def _unlogged(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    kept = "SELECT v.seq, v.commitment, j.detail FROM versions v LEFT JOIN journal j ON j.seq = v.seq ORDER BY 1"
+    for seq, commitment, detail in query(connection, kept):
+        if not isinstance(commitment, bytes) or _commitment(detail) != commitment.hex():
+            yield Finding("journal", f"line {seq} does not name the version that was written with it")
+    # And the other way round: a version that was written, and whose cube was not erased, is there.
+    logged = (
+        "SELECT j.seq, j.version, j.detail FROM journal j WHERE j.version IS NOT NULL AND j.detail IS NOT NULL "
+        "AND j.cube NOT IN (SELECT id FROM erased) AND j.seq NOT IN (SELECT seq FROM versions) ORDER BY 1"
+    )
+    for seq, version, detail in query(connection, logged):
+        if _commitment(detail) is not None:
+            yield Finding("content", f"version {version} of a memory, written with line {seq}, is missing")
 
 
-def _words(connection: apsw.Connection, tenant: str, *, repair: bool) -> Iterator[Finding]:
+def _erased(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    missing = "FROM journal WHERE action = 'forget' AND cube NOT IN (SELECT id FROM erased)"
+    count = scalar(connection, f"SELECT count(DISTINCT cube) {missing}")
+    if count:
+        if repair:
+            connection.execute(f"INSERT OR IGNORE INTO erased SELECT cube, at {missing}")
+        yield Finding("erased", f"{count} erased ids are not in the ledger", repair)
+    for (n,) in query(connection, "SELECT n FROM cubes WHERE id IN (SELECT id FROM erased)"):
+        yield Finding("erased", f"cube number {n} was erased and is there")
+
+
+def _heads(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    for n, version, newest, logged in query(connection, _ASTRAY):
+        mended = repair and newest == logged  # else a version is lost, and an older one must not pass for the newest
+        if mended:
+            connection.execute("UPDATE cubes SET version = ? WHERE n = ?", (newest, n))
+        detail = f"cube number {n} says version {version}, the newest kept is {newest}, the newest logged {logged}"
+        yield Finding("heads", detail, mended)
+    for n, _, cube in _sound(connection, tenant):
+        wanted = heading(cube)
+        [found] = query(connection, f"SELECT {', '.join(wanted)} FROM cubes WHERE n = ?", (n,))  # noqa: S608  # our names
+        wrong = [name for (name, value), held in zip(wanted.items(), found, strict=True) if value != held]
+        if wrong:
+            if repair:
+                names = ", ".join(f"{name} = ?" for name in wrong)
+                values = [wanted[name] for name in wrong]
+                connection.execute(f"UPDATE cubes SET {names} WHERE n = ?", (*values, n))  # noqa: S608
+            yield Finding("heads", f"memory {cube.id}: the head says another {', '.join(wrong)}", repair)
+
+
+_ASTRAY = """
+SELECT c.n, c.version, max(v.version) AS newest, (
+    SELECT max(j.version) FROM journal j WHERE j.cube = c.id AND j.number = c.n
+) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = 0 GROUP BY c.n HAVING c.version IS NOT newest
+"""
+
+
+def _words(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     # Postings stand by owner and term: what a cube holds beyond its terms is seen only in a count over all of them.
     held = dict(query(connection, "SELECT cube, count(*) FROM postings GROUP BY cube"))
-    for n, owner, count, cube in _sound(connection, tenant):
+    for n, owner, cube in _sound(connection, tenant):
         wanted = words.counts(cube.text)
         found = [scalar(connection, _POSTING, (owner, term, n)) for term in wanted]
         right = sum(times == there for times, there in zip(wanted.values(), found, strict=True))
-        if right == len(wanted) == held.get(n, 0) and count == sum(wanted.values()):
+        length = scalar(connection, "SELECT words FROM cubes WHERE n = ?", (n,))
+        if right == len(wanted) == held.get(n, 0) and length == sum(wanted.values()):
             continue
         if repair:
             connection.execute("DELETE FROM postings WHERE cube = ?", (n,))
@@ -124,19 +256,67 @@ def _words(connection: apsw.Connection, tenant: str, *, repair: bool) -> Iterato
 _POSTING = "SELECT count FROM postings WHERE owner = ? AND term = ? AND cube = ?"
 
 
-def _attributes(connection: apsw.Connection, tenant: str, *, repair: bool) -> Iterator[Finding]:
+def _attributes(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     held: dict[int, set[tuple[int, str, Scalar]]] = {}
     for owner, key, value, n in query(connection, "SELECT owner, key, value, cube FROM attributes"):
         held.setdefault(n, set()).add((owner, key, value))
-    for n, owner, _, cube in _sound(connection, tenant):
+    for n, owner, cube in _sound(connection, tenant):
         wanted = {(owner, key, value) for key, value in attributes(cube)}
         if wanted == held.get(n, set()):
             continue
         if repair:
             connection.execute("DELETE FROM attributes WHERE cube = ?", (n,))
             connection.executemany("INSERT INTO attributes VALUES (?, ?, ?, ?)", [(*row, n) for row in wanted])
+        detail = f"memory {cube.id}: {len(wanted)} labels wanted, {len(held.get(n, ()))} found"
+        yield Finding("attributes", detail, repair)
+
+
+def _derivations(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    reader = Reader(connection, tenant)
+    rows = "SELECT d.product_version, c.id, d.source_version FROM derivations d JOIN cubes c ON c.n = d.source "
+    made = {n for (n,) in query(connection, "SELECT product FROM derivations")}
+    for n, _, head in _sound(connection, tenant):
+        if n not in made and not head.behavioural.derivations:
+            continue
+        wanted = {
+            (cube.version, parse_id(link.id), link.version)
+            for cube in reader.versions(n)
+            for link in cube.behavioural.derivations
+        }
+        if wanted != set(query(connection, f"{rows} WHERE d.product = ?", (n,))):
+            if repair:
+                connection.execute("DELETE FROM derivations WHERE product = ?", (n,))
+                connection.executemany(_DERIVE, [(n, version, at, source) for version, source, at in wanted])
+            yield Finding("derivations", f"memory {head.id}: {len(wanted)} sources wanted", repair)
+
+
+_DERIVE = "INSERT INTO derivations SELECT ?, ?, n, ? FROM cubes WHERE id = ?"
+
+
+def _vectors(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    rows = "SELECT v.n, v.cube, v.vectors, p.dim FROM vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY v.n"
+    bad = [n for n, _, blob, dim in connection.execute(rows) if not _unit(blob, dim)]
+    if bad:
+        if repair:
+            connection.executemany("DELETE FROM vectors WHERE n = ?", [(n,) for n in bad])
+        yield Finding("vectors", f"{len(bad)} rows that are no unit vectors of their space", repair)
+    lacking = scalar(
+        connection, "SELECT count(*) FROM cubes WHERE kind = 'text' AND n NOT IN (SELECT cube FROM vectors)"
+    )
+    yield from _wanted(connection, "embed", "vectors", lacking, repair=repair)
+
+
+def _scrubs(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    yield from _wanted(connection, "scrub", "scrubs", scalar(connection, "SELECT count(*) FROM scrubs"), repair=repair)
+
+
+def _wanted(connection: apsw.Connection, job: str, what: str, waiting: int, *, repair: bool) -> Iterator[Finding]:
+    """Work that waits for a job which is not there."""
+    if waiting and not scalar(connection, "SELECT count(*) FROM jobs WHERE name = ?", (job,)):
+        if repair:
+            jobs.enqueue(connection, job, {}, at=from_micros(0))
         yield Finding(
-            "attributes", f"memory {cube.id}: {len(wanted)} labels wanted, {len(held.get(n, ()))} found", repair
+            what, f"{waiting} wait for {'an' if job[0] in 'aeiou' else 'a'} {job} job, and there is none", repair
         )
 
 
@@ -146,16 +326,29 @@ _ORPHANS = {
     "vectors": "FROM vectors WHERE cube NOT IN (SELECT n FROM cubes)",
     "episodes": "FROM episodes WHERE n NOT IN (SELECT piece FROM versions WHERE piece IS NOT NULL)",
     "uses": "FROM uses WHERE cube NOT IN (SELECT n FROM cubes)",
-    "derivations": "FROM derivations WHERE product NOT IN (SELECT n FROM cubes)",
-    "short vectors": "FROM vectors WHERE n IN (SELECT v.n FROM vectors v JOIN spaces p ON p.n = v.space "
-    "WHERE length(v.vectors) = 0 OR length(v.vectors) % (2 * p.dim) != 0)",
+    "derivations": "FROM derivations WHERE product NOT IN (SELECT n FROM cubes) OR source NOT IN (SELECT n FROM cubes)",
 }
 
 
-def _orphans(connection: apsw.Connection, *, repair: bool) -> Iterator[Finding]:
+def _orphans(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     for name, rest in _ORPHANS.items():
         [(count,)] = query(connection, f"SELECT count(*) {rest}")
         if count:
             if repair:
                 connection.execute(f"DELETE {rest}")
             yield Finding(name, f"{count} rows that belong to no memory", repair)
+
+
+CHECKS: dict[str, Check] = {
+    "journal": _journal,
+    "heads": _heads,
+    "erased": _erased,
+    "content": _content,
+    "log": _unlogged,
+    "orphans": _orphans,
+    "words": _words,
+    "attributes": _attributes,
+    "derivations": _derivations,
+    "vectors": _vectors,
+    "scrubs": _scrubs,
+}

@@ -15,7 +15,7 @@ import apsw
 
 from tercet.errors import VaultDamaged
 from tercet.vault.codec import dump, from_micros, to_micros
-from tercet.vault.connection import query
+from tercet.vault.connection import query, undamaged
 from tercet.vault.ids import format_id, parse_id
 
 GENESIS = bytes(32)
@@ -66,6 +66,8 @@ class Chain:
 def head(connection: apsw.Connection) -> tuple[int, bytes]:
     """The newest sequence number and hash; (0, zeros) for an empty journal."""
     rows = query(connection, "SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1")
+    if rows and (not isinstance(rows[0][1], bytes) or len(rows[0][1]) != len(GENESIS)):
+        raise VaultDamaged(f"The journal was altered at line {rows[0][0]}; `tercet doctor` tells more.")
     return rows[0] if rows else (0, GENESIS)
 
 
@@ -78,10 +80,12 @@ def changes(
         "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "
         f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?"
     )
-    return [
-        Change(seq, from_micros(at), action, format_id(cube), version, by)
-        for seq, at, action, cube, version, by in query(connection, statement, (since, *bindings, limit))
-    ]
+    rows = query(connection, statement, (since, *bindings, limit))
+    with undamaged("The journal"):
+        return [
+            Change(seq, from_micros(at), action, format_id(cube), version, by)
+            for seq, at, action, cube, version, by in rows
+        ]
 
 
 def verify(connection: apsw.Connection) -> int:
@@ -95,7 +99,8 @@ def verify(connection: apsw.Connection) -> int:
     previous, expected = GENESIS, 0
     for *line, stored in _lines(connection):
         expected += 1
-        previous = _link(previous, tuple(line))
+        with undamaged(f"The journal's line {expected}"):
+            previous = _link(previous, tuple(line))
         if line[0] != expected or previous != stored:
             raise VaultDamaged(
                 f"The journal was altered at line {expected}: its hash does not follow from the one before."

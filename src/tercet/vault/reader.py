@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
 from tercet.scope import Scope
 from tercet.vault import journal
 from tercet.vault.codec import commit, decode
-from tercet.vault.connection import marks, query, scalar
+from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.filters import Where, compile_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
@@ -28,6 +28,13 @@ SELECT c.n, c.id, v.version, c.state, o.user, s.agent, s.session, v.header, v.sa
        coalesce(v.text, e.text)
 {_HEAD} JOIN versions v ON v.cube = c.n LEFT JOIN episodes e ON e.n = v.piece
 WHERE v.branch = 0
+"""
+
+_HEADS = "SELECT n, id FROM cubes WHERE n IN ({})"
+_ASTRAY = """
+SELECT n, id FROM cubes c WHERE n IN ({}) AND version IS NOT (
+    SELECT max(v.version) FROM versions v WHERE v.cube = c.n AND v.branch = 0
+)
 """
 
 
@@ -84,13 +91,20 @@ class Reader:
         return n, self.cubes([n])[0]
 
     def cubes(self, numbers: Sequence[int]) -> list[MemCube]:
-        """The newest versions of cubes given by number, in that order; a number that is gone is left out."""
+        """The newest versions of cubes given by number, in that order; a number that is gone is left out.
+
+        Raises
+        ------
+        VaultDamaged
+            If one of them is not what was written; so does everything else that gives cubes.
+        """
         found: dict[int, MemCube] = {}
         for start in range(0, len(numbers), 500):
             part = numbers[start : start + 500]
             statement = f"{_CUBE} AND v.version = c.version AND c.n IN ({marks(part)})"
             for row in query(self.connection, statement, part):
                 found[row[0]] = self._cube(row)
+            self._check_heads(part, found)
         return [found[n] for n in numbers if n in found]
 
     def history(self, id: str, scope: Scope) -> list[MemCube]:
@@ -99,7 +113,12 @@ class Reader:
 
     def versions(self, n: int) -> list[MemCube]:
         """Every version of the cube with that number, oldest first."""
-        return [self._cube(row) for row in query(self.connection, f"{_CUBE} AND c.n = ? ORDER BY v.version", (n,))]
+        rows = query(self.connection, f"{_CUBE} AND c.n = ? ORDER BY v.version", (n,))
+        cubes = [self._cube(row) for row in rows]
+        self._check_heads([n], {n} if cubes else set())
+        if [cube.version for cube in cubes] != list(range(cubes[-1].version - len(cubes) + 1, cubes[-1].version + 1)):
+            raise VaultDamaged(f"Memory {cubes[-1].id} has lost a version; `tercet doctor` tells more.")
+        return cubes
 
     def page(self, scope: Scope, *, limit: int, cursor: str | None, where: Where | None) -> Page:
         """Cubes oldest first, from where `cursor` points.
@@ -155,16 +174,29 @@ class Reader:
         ]
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:
-        _, raw, version, state, user, agent, session, header, salt, commitment, text = row
-        id = format_id(raw)
-        if commit(salt, header, text or "") != commitment:
-            raise VaultDamaged(f"Memory {id} version {version} is not what was written; `tercet doctor` tells more.")
-        fields = json.loads(header) | {"commitment": commitment.hex()}
-        scope = self._scopes.get((user, agent, session))
-        if scope is None:  # names are checked once, not for every cube that bears them
-            scope = Scope(self.tenant, user or None, agent or None, session or None)
-            self._scopes[user, agent, session] = scope
-        return decode(fields, id=id, scope=scope, version=version, state=state, text=text)
+        n, raw, version, state, user, agent, session, header, salt, commitment, text = row
+        with undamaged(f"Memory {_name(n, raw)} version {version}"):
+            fields = json.loads(header) | {"commitment": commitment.hex()}
+            scope = self._scopes.get((user, agent, session))
+            if scope is None:  # names are checked once, not for every cube that bears them
+                scope = Scope(self.tenant, user or None, agent or None, session or None)
+                self._scopes[user, agent, session] = scope
+            cube = decode(fields, id=format_id(raw), scope=scope, version=version, state=state, text=text)
+            if commit(salt, cube, header) != commitment:
+                raise ValueError("its hash is another")
+            return cube
+
+    def _check_heads(self, numbers: Sequence[int], found: Container[int]) -> None:
+        """A head that has lost its newest version, or itself, would pass for an answer. Raises VaultDamaged."""
+        astray = query(self.connection, _ASTRAY.format(marks(numbers)), numbers)
+        if lost := [n for n in numbers if n not in found]:
+            astray += query(self.connection, _HEADS.format(marks(lost)), lost)
+        for n, raw in astray:
+            raise VaultDamaged(f"Memory {_name(n, raw)} does not show its newest version; `tercet doctor` tells more.")
+
+
+def _name(n: int, raw: object) -> str:
+    return format_id(raw) if isinstance(raw, bytes) and len(raw) == 16 else f"number {n}"
 
 
 def check_limit(limit: int) -> int:

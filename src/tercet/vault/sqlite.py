@@ -11,7 +11,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ import numpy as np
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
-from tercet.vault.connection import atomic, connect, query, scalar, snapshot, translated
+from tercet.vault import mark
+from tercet.vault.connection import atomic, closed_on_error, connect, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub
+from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
@@ -48,12 +50,16 @@ class SqliteVault:
         Made if it is not there.
     ids, clock, entropy
         Where ids, times and salts come from; give seeded ones to repeat a run exactly.
+    vfs
+        The SQLite layer that reads and writes the files; left out, the system's own.
     """
 
-    def __init__(self, folder: Path, *, ids: IdSource, clock: Clock, entropy: Entropy = os.urandom) -> None:
-        self.folder, self.ids, self.clock, self.entropy = folder, ids, clock, entropy
+    def __init__(
+        self, folder: Path, *, ids: IdSource, clock: Clock, entropy: Entropy = os.urandom, vfs: str | None = None
+    ) -> None:
+        self.folder, self.ids, self.clock, self.entropy, self.vfs = folder, ids, clock, entropy, vfs
         try:
-            (folder / "tenants").mkdir(parents=True, exist_ok=True)
+            make_folder(folder / "tenants")
         except OSError as error:
             raise VaultError(f"The vault's folder {folder} cannot be made: {error.strerror}.") from error
         self._tenants: dict[str, Tenant] = {}
@@ -71,17 +77,19 @@ class SqliteVault:
 
     def tenants(self) -> list[str]:
         """The names of all tenants that have a file."""
-        names = []
-        for path in sorted((self.folder / "tenants").glob("*.db")):
-            connection = connect(path)
-            try:
-                migrate(connection)
-                name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
-            finally:
-                connection.close()
-            if name is not None:  # else its first writer was killed before it wrote anything
-                names.append(str(name))
-        return names
+        return [name for path in self.paths() if (name := self.owner(path)) is not None]
+
+    def paths(self) -> list[Path]:
+        """The tenants' files."""
+        return sorted((self.folder / "tenants").glob("*.db"))
+
+    def owner(self, path: Path) -> str | None:
+        """The name of the tenant that a file holds; None if its first writer was killed before it wrote anything."""
+        connection = connect(path, vfs=self.vfs)
+        with closing(connection), translated(path):
+            migrate(connection)
+            name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
+            return None if name is None else str(name)
 
     def open_tenants(self) -> list[str]:
         """The tenants this process has asked for."""
@@ -109,6 +117,8 @@ class Tenant:
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
+        self._checked = False
+        self._file: tuple[int, int] | None = None
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
@@ -119,18 +129,24 @@ class Tenant:
     @contextmanager
     def writing(self, *, by: str) -> Iterator[Writer]:
         """One transaction; whatever is raised inside undoes it whole. On return it is on the disk."""
-        with self._write_lock, self._connection(create=True) as connection, translated(self.path), atomic(connection):
-            vault = self.vault
-            writer = Writer(
-                connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
-            )  # fmt: skip
-            yield writer
-            writer.flush()
+        vault = self.vault
+        with self._write_lock:
+            with self._connection(create=True) as connection, translated(self.path), atomic(connection):
+                writer = Writer(
+                    connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
+                )  # fmt: skip
+                yield writer
+                writer.flush()
+            mark.write(self.path, writer.chain.seq, writer.chain.hash)
 
     @contextmanager
-    def maintaining(self) -> Iterator[apsw.Connection]:
-        """A connection outside any transaction, for jobs, scrubs and checks."""
-        with self._write_lock, self._connection(create=True) as connection, translated(self.path):
+    def maintaining(self, *, trusting: bool = False) -> Iterator[apsw.Connection]:
+        """A connection outside any transaction, for jobs, scrubs and checks; `trusting` to a file that lost writes."""
+        with (
+            self._write_lock,
+            self._connection(create=True, trusting=trusting) as connection,
+            translated(self.path),
+        ):
             yield connection
 
     def view(
@@ -169,12 +185,18 @@ class Tenant:
         return ScopeView(connection, owners, seen, columns.names(seen), space_n, dim)
 
     def scrub(self, *, at_once: bool = False) -> str | None:
-        """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done."""
+        """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.
+
+        The erasure is committed: a disk that is full or fails does not undo it, and the scrub is tried again by a job.
+        """
         if not at_once and self.path.exists() and self.path.stat().st_size > SCRUB_AT_ONCE:
             return "the scrub job (the file is large)"
-        with self.maintaining() as connection:
-            self._drop_idle()
-            return scrub(connection, self.path)
+        try:
+            with self.maintaining() as connection:
+                self._drop_idle()
+                return scrub(connection, self.path)
+        except VaultError as error:
+            return str(error)
 
     def use(self, ids: Sequence[str], at: datetime) -> int:
         """Count uses in memory; returns of how many cubes uses are gathered."""
@@ -211,23 +233,52 @@ class Tenant:
         return self._columns[key]
 
     @contextmanager
-    def _connection(self, *, create: bool = False) -> Iterator[apsw.Connection]:
+    def _connection(self, *, create: bool = False, trusting: bool = False) -> Iterator[apsw.Connection]:
         if self._closed:
             raise InvalidRequest("This Tercet is closed; open the vault again.")
+        file = self._look()
         with ExitStack() as stack:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._open(create=create)
+                file = file or self._look()
             if connection.filename or not create:
-                stack.callback(self._give_back, connection)
+                stack.callback(self._give_back, connection, file)
+            if connection.filename and not trusting and not self._checked:
+                with translated(self.path):
+                    mark.check(connection, self.path)
+                self._checked = True
             yield connection
+
+    def _look(self) -> tuple[int, int] | None:
+        """See that the file is still the one that was opened; returns which it is, None if there is none yet.
+
+        A file that was deleted or replaced stays readable and writable through open connections, for nobody else.
+        """
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            if self._file is None and not mark.mark_of(self.path).exists():
+                return None
+            self._drop_idle()
+            raise VaultError(
+                f"The vault's file {self.path} is gone: it was moved or deleted. Put it back or restore a backup; to "
+                f"begin anew, delete {mark.mark_of(self.path).name} too and open the vault again."
+            ) from None
+        file = (found.st_dev, found.st_ino)
+        if self._file is not None and file != self._file:
+            self._drop_idle()
+            self.forget_cache()
+            self._checked = False
+        self._file = file
+        return file
 
     def _open(self, *, create: bool) -> apsw.Connection:
         # Reading a tenant that was never written to must not make a file: it sees an empty vault in memory.
         exists = create or self.path.exists()
-        connection = connect(self.path if exists else None)
-        with translated(self.path):
+        connection = connect(self.path if exists else None, vfs=self.vault.vfs)
+        with translated(self.path), closed_on_error(connection):
             migrate(connection)
             if exists:
                 self._claim(connection)
@@ -241,9 +292,9 @@ class Tenant:
         if scalar(connection, held) != self.name:
             raise VaultDamaged(f"{self.path} holds another tenant than {self.name!r}; was the file renamed?")
 
-    def _give_back(self, connection: apsw.Connection) -> None:
+    def _give_back(self, connection: apsw.Connection, file: tuple[int, int] | None) -> None:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
-        usable = connection.filename and not connection.in_transaction and not self._closed
+        usable = connection.filename and not connection.in_transaction and not self._closed and file == self._file
         if usable and len(self._idle) < IDLE:
             self._idle.append(connection)
         else:

@@ -228,7 +228,18 @@ class Writer:
              d.origin.role, run, *_times(new, self.at), sum(entry.terms.values()), entry.marks),
         )  # fmt: skip
         new = self._version((n, scope), new, piece=piece, action=action)
-        for link in new.behavioural.derivations:
+        return n, new
+
+    def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
+        header, salt = dump(encode(cube)), self.entropy(16)
+        commitment = commit(salt, cube, header)
+        seq = self.chain.append(action, cube.id, cube.version, place=at, commitment=commitment.hex())
+        self.connection.execute(
+            "INSERT INTO versions (seq, cube, version, piece, text, header, salt, commitment) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (seq, at[0], cube.version, piece, None if piece else cube.text, header, salt, commitment),
+        )
+        for link in cube.behavioural.derivations:
             source, _ = self.reader.head(link.id, Scope(self.tenant))
             if not scalar(
                 self.connection, "SELECT 1 FROM versions WHERE cube = ? AND version = ?", (source, link.version)
@@ -236,19 +247,8 @@ class Writer:
                 raise MissingMemory(link.id)
             self.connection.execute(
                 "INSERT INTO derivations VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (n, new.version, source, link.version),
+                (at[0], cube.version, source, link.version),
             )
-        return n, new
-
-    def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
-        header, salt = dump(encode(cube)), self.entropy(16)
-        commitment = commit(salt, header, cube.text)
-        seq = self.chain.append(action, cube.id, cube.version, place=at, commitment=commitment.hex())
-        self.connection.execute(
-            "INSERT INTO versions (seq, cube, version, piece, text, header, salt, commitment) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (seq, at[0], cube.version, piece, None if piece else cube.text, header, salt, commitment),
-        )
         return replace(cube, descriptive=replace(cube.descriptive, commitment=commitment.hex()))
 
     def _index(self, entry: Entry, owner: int, cube: MemCube, space: int | None, n: int) -> None:
@@ -276,6 +276,22 @@ def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
     """What filters find a cube by beside its columns: (key, value)."""
     held: list[tuple[str, Scalar]] = [("tags", tag) for tag in cube.tags]
     return held + [(f"metadata.{key}", value) for key, value in cube.metadata.items() if value is not None]
+
+
+def heading(cube: MemCube) -> dict[str, Scalar]:
+    """What a cube's head repeats of its newest version, by column."""
+    d, o = cube.descriptive, cube.descriptive.origin
+    columns: dict[str, Scalar] = {
+        "kind": d.kind.value,
+        "type": d.type,
+        "ref": o.ref,
+        "speaker": o.speaker,
+        "role": o.role,
+    }
+    if d.observed is None:
+        return columns
+    times = _times(cube, d.observed)
+    return columns | dict(zip(("observed", "happened_from", "happened_to"), times, strict=True))
 
 
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:

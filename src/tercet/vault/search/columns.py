@@ -15,7 +15,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.vault.connection import marks, query, scalar
+from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import unpack
 
@@ -139,6 +139,10 @@ class Columns:
 
     def at(self, connection: apsw.Connection) -> Table:
         """The table as of the connection's read transaction."""
+        with undamaged("What recall looks at"):
+            return self._at(connection)
+
+    def _at(self, connection: apsw.Connection) -> Table:
         newest = int(scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal"))
         if self._table is None:
             self._table = self._load(connection)

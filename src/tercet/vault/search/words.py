@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
 
+from tercet.errors import VaultDamaged
 from tercet.vault.connection import query
 from tercet.vault.search import analyse
 
@@ -35,4 +36,6 @@ def find(connection: apsw.Connection, owners: Sequence[int], term: str) -> list[
     rows: list[tuple[int, int]] = []
     for owner in owners:
         rows += query(connection, "SELECT cube, count FROM postings WHERE owner = ? AND term = ?", (owner, term))
+    if not all(isinstance(cube, int) and isinstance(count, int) for cube, count in rows):
+        raise VaultDamaged("The words are not what was written; `tercet doctor --repair` makes them anew.")
     return rows
