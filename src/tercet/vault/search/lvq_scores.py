@@ -15,18 +15,20 @@ Every kernel sums a row for itself: a vector's score is the same bits in any com
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numkong
 import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest
-from tercet.vault.search.lvq import LVQ, Codes, Floats, Half, Rows
+from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows
 from tercet.vault.search.lvq_layout import Bytes, pack, unpack
 
 Metric = Literal["ip", "l2", "cosine"]
+T = TypeVar("T", bound=np.generic)
 
 LIMIT = {8: 127, 4: 119}
 """The largest integer of a rounded query: a byte, or what two half bytes 16 h + l can say, each from -8 to 7."""
@@ -113,15 +115,15 @@ class Scan:
     signed:
         uint8 (n, width(dim, bits)), the bytes of two's complement numbers.
     delta, lo:
-        float16 (n,).
+        float32 (n,): the constants, widened once, since each scan would have to.
     norms:
         float32 (n,), |Q(y)|^2 of the first level; only L2 wants it.
     """
 
     bits: int
     signed: Bytes
-    delta: Half
-    lo: Half
+    delta: Floats
+    lo: Floats
     norms: Floats | None = None
 
     @classmethod
@@ -133,7 +135,8 @@ class Scan:
             for start in range(0, len(codes), 4096):
                 block = slice(start, start + 4096)
                 norms[block] = np.square(lvq.decode_centred(codes.take(block), both=False)).sum(axis=1)
-        return cls(lvq.bits, flip(codes.primary, lvq.bits), codes.delta, codes.lo, norms)
+        signed = flip(codes.primary, lvq.bits)
+        return cls(lvq.bits, signed, codes.delta.astype(np.float32), codes.lo.astype(np.float32), norms)
 
     def __len__(self) -> int:
         return len(self.delta)
@@ -145,52 +148,56 @@ class Scan:
 
     def rough(self, query: Query) -> Floats:
         """float32 (n,): about what `exact` gives with one level."""
-        return self.finish(query, Kernel(self, query)(0, len(self)), slice(None))
+        return self.between(Kernel(self, query), query, [(0, len(self))])
 
-    def finish(self, query: Query, products: Floats, rows: NDArray[np.int64] | slice) -> Floats:
-        """Scores (rows,) from what the kernel gave for these rows."""
-        step, low = self.delta[rows].astype(np.float32), self.lo[rows].astype(np.float32)
-        half = np.float32((1 << self.bits - 1) * query.total)
-        score = step * (products + half) + low * np.float32(query.total)
+    def between(self, kernel: Kernel, query: Query, ranges: Sequence[tuple[int, int]]) -> Floats:
+        """As `rough`, for the rows of some ranges from start to stop, one range after another."""
+        score = kernel(ranges)
+        score += np.float32((1 << self.bits - 1) * query.total)
+        score *= joined(self.delta, ranges)
+        score += joined(self.lo, ranges) * np.float32(query.total)
         if query.metric == "l2":
             assert self.norms is not None
-            return np.asarray(2 * score - self.norms[rows] - np.float32(query.base), np.float32)
-        return np.asarray(score + np.float32(query.base), np.float32)
+            score *= 2
+            score -= joined(self.norms, ranges)
+            score -= np.float32(query.base)
+        else:
+            score += np.float32(query.base)
+        return score
+
+
+def joined(values: NDArray[T], ranges: Sequence[tuple[int, int]]) -> NDArray[T]:
+    """The values of some ranges, one after another; a view if there is one range only."""
+    if len(ranges) == 1:
+        return values[slice(*ranges[0])]
+    return np.concatenate([values[start:stop] for start, stop in ranges] or [values[:0]])
 
 
 class Kernel:
     """<q, c'> of one query with ranges of a scan's rows, c' being the signed codes."""
 
     def __init__(self, scan: Scan, query: Query) -> None:
-        limit = LIMIT[scan.bits]
-        scale = float(np.abs(query.vector).max(initial=0)) / limit
-        whole = np.rint(query.vector / (scale or 1.0)).astype(np.int32)
+        self._scale = np.float32(float(np.abs(query.vector).max(initial=0)) / LIMIT[scan.bits])
+        whole = np.rint(query.vector / (self._scale or np.float32(1))).astype(np.int32)
         if scan.bits == 8:
             self._type, self._rows, self._query = "int8", scan.signed.view(np.int8), whole.astype(np.int8)[None]
-            self._weights = np.array([scale])
         else:
             high = (whole + 8) >> 4
             self._type, self._rows = "int4", scan.signed
             self._query = _nibbles(np.stack([high, whole - 16 * high]))
-            self._weights = np.array([16 * scale, scale])
 
-    def __call__(self, start: int, stop: int) -> Floats:
-        """float32 (stop - start,)."""
-        if stop <= start:
-            return np.zeros(0, np.float32)
-        found = np.asarray(numkong.cdist(self._query, self._rows[start:stop], metric="dot", dtype=self._type))
-        return np.asarray(self._weights @ found, np.float32)
-
-    def ranges(self, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> Floats:
-        """The products of several ranges, one after another."""
+    def __call__(self, ranges: Sequence[tuple[int, int]]) -> Floats:
+        """float32: the products of the rows of some ranges, one range after another."""
         query, rows, kind, cdist = self._query, self._rows, self._type, numkong.cdist
-        found = np.empty((len(query), int((stops - starts).sum())))
-        at = 0
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            end = at + stop - start
-            found[:, at:end] = cdist(query, rows[start:stop], metric="dot", dtype=kind)
-            at = end
-        return np.asarray(self._weights @ found, np.float32)
+        found = [np.asarray(cdist(query, rows[a:b], metric="dot", dtype=kind)) for a, b in ranges if b > a]
+        if not found:
+            return np.zeros(0, np.float32)
+        whole = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
+        products = whole[-1].astype(np.float32)  # at most 2^24, within which float32 holds every integer
+        if len(whole) > 1:
+            products += np.float32(16) * whole[0].astype(np.float32)
+        products *= self._scale
+        return products
 
 
 def flip(packed: Bytes, bits: int) -> Bytes:

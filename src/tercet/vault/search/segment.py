@@ -19,7 +19,7 @@ from tercet.vault.search import segment_build
 from tercet.vault.search.cells import Cells, Ints, nearest_cells, to_open
 from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows
 from tercet.vault.search.lvq_layout import Bytes
-from tercet.vault.search.lvq_scores import Kernel, Metric, Query, Scan, exact, flip
+from tercet.vault.search.lvq_scores import Kernel, Metric, Query, Scan, exact, flip, joined
 from tercet.vault.search.segment_build import CELL_CODER, SHARES
 from tercet.vault.search.segment_file import SegmentReader
 
@@ -54,7 +54,13 @@ class Segment:
         self.mean: Floats = reader.array("mean")
         self.numbers: Ints = reader.array("numbers")
         norms = reader.array("norms") if "norms" in reader else None
-        self._scan = Scan(self.lvq.bits, reader.array("signed"), reader.array("delta"), reader.array("lo"), norms)
+        self._scan = Scan(
+            self.lvq.bits,
+            reader.array("signed"),
+            reader.array("delta").astype(np.float32),
+            reader.array("lo").astype(np.float32),
+            norms,
+        )
         self._second = reader.blocks("residual") if self.lvq.residual else None
         self._starts: Ints = reader.array("starts")
         self._gaps: Floats = reader.array("gaps")
@@ -184,16 +190,12 @@ class Segment:
         size = pool or (4 * k + 24) * (1 if self.lvq.bits == 8 else 2)
         mask, few = self._allowed(allowed)
         if few is not None:
-            part = self._scan.take(few)
-            rows, rough = few, part.rough(made)
+            rows = few[_top(self._scan.take(few).rough(made), size)]
         elif share is None or not self.has_cells:
-            rows, rough = self._all(made, mask)
+            rows, _ = self._open(made, Kernel(self._scan, made), [(0, len(self))], mask, size)
         else:
-            rows, rough = self._near(made, mask, k, share)
-        if len(rows) > size:
-            best = np.argpartition(-rough, size)[:size]
-            rows = rows[best]
-        rows = np.sort(rows)
+            rows = self._near(made, mask, k, share, size)
+        rows.sort()
         return _best(self.numbers[rows], self._exact(made, rows), k)
 
     def _allowed(self, allowed: Mask | Ints | None) -> tuple[Mask | None, Ints | None]:
@@ -213,38 +215,48 @@ class Segment:
         mask[rows] = True
         return mask, None
 
-    def _all(self, query: Query, mask: Mask | None) -> tuple[Ints, Floats]:
-        rough = self._scan.rough(query)
-        rows = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
-        return rows, rough if mask is None else rough[rows]
-
-    def _near(self, query: Query, mask: Mask | None, k: int, share: float) -> tuple[Ints, Floats]:
+    def _near(self, query: Query, mask: Mask | None, k: int, share: float, size: int) -> Ints:
         """Rows of the cells that are near, those opened at once and those that what they held makes worth opening."""
         near = self._cells.rough(query)
-        first = nearest_cells(near, self._first)
         kernel = Kernel(self._scan, query)
-        rows, rough = self._open(kernel, query, mask, np.sort(first))
-        gap = float(np.interp(share, SHARES, self._gaps))
+        first = nearest_cells(near, self._first)
+        rows, rough = self._open(query, kernel, self._runs(np.sort(first)), mask, max(size, k))
         kth = float(np.partition(rough, len(rough) - k)[len(rough) - k]) if len(rough) >= k else -np.inf
-        opened = to_open(near, kth, gap)
+        opened = to_open(near, kth, float(np.interp(share, SHARES, self._gaps)))
         opened[first] = False
-        more, scores = self._open(kernel, query, mask, np.flatnonzero(opened))
-        return np.concatenate([rows, more]), np.concatenate([rough, scores])
+        more, scores = self._open(query, kernel, self._runs(np.flatnonzero(opened)), mask, size)
+        return np.concatenate([rows, more])[_top(np.concatenate([rough, scores]), size)]
 
-    def _open(self, kernel: Kernel, query: Query, mask: Mask | None, cells: Ints) -> tuple[Ints, Floats]:
-        """Rows of some cells (ascending) and their rough scores."""
-        apart = np.flatnonzero(np.diff(cells) > 1)  # cells side by side are read in one go
-        starts = self._starts[cells[np.concatenate([[0], apart + 1])]] if len(cells) else cells
-        stops = self._starts[cells[np.concatenate([apart, [len(cells) - 1]])] + 1] if len(cells) else cells
-        rows = _spread(starts, stops)
-        rough = self._scan.finish(query, kernel.ranges(starts, stops), rows)
-        return (rows, rough) if mask is None else (rows[mask[rows]], rough[mask[rows]])
+    def _runs(self, cells: Ints) -> list[tuple[int, int]]:
+        """Ranges of rows, none of them empty, of some cells, ascending; cells side by side share one."""
+        starts, stops = self._starts[cells], self._starts[cells + 1]
+        cells = np.flatnonzero(stops > starts)
+        starts, stops = starts[cells], stops[cells]
+        new = starts[1:] > stops[:-1]
+        begins, ends = np.append(True, new)[: len(cells)], np.append(new, True)[: len(cells)]
+        return list(zip(starts[begins].tolist(), stops[ends].tolist(), strict=True))
+
+    def _open(
+        self, query: Query, kernel: Kernel, runs: list[tuple[int, int]], mask: Mask | None, size: int
+    ) -> tuple[Ints, Floats]:
+        """The `size` best rows of some ranges, and their rough scores."""
+        rough = self._scan.between(kernel, query, runs)
+        if mask is not None:
+            rough[~joined(mask, runs)] = -np.inf
+        best = _top(rough, size)
+        if mask is not None:
+            best = best[rough[best] > -np.inf]
+        starts, stops = np.array(runs, np.int64).reshape(-1, 2).T
+        ends = np.cumsum(stops - starts)
+        part = np.searchsorted(ends, best, side="right")
+        return stops[part] - ends[part] + best, rough[best]
 
     def _exact(self, query: Query, rows: Ints) -> Floats:
         part = self._scan.take(rows)
         first = flip(part.signed, self.lvq.bits)
         second = self._second.take(rows) if self._second is not None else first[:, :0]
-        return exact(self.lvq, Codes(self.dim, first, second, part.delta, part.lo), query)
+        delta, lo = part.delta.astype(np.float16), part.lo.astype(np.float16)
+        return exact(self.lvq, Codes(self.dim, first, second, delta, lo), query)
 
     @cached_property
     def _by_number(self) -> NDArray[np.int32]:
@@ -256,6 +268,11 @@ def _spread(starts: Ints, stops: Ints) -> Ints:
     lengths = stops - starts
     ends = np.cumsum(lengths)
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def _top(scores: Floats, count: int) -> Ints:
+    """Where the `count` largest scores are, in no order."""
+    return np.argpartition(scores, len(scores) - count)[-count:] if count < len(scores) else np.arange(len(scores))
 
 
 def _best(numbers: Ints, scores: Floats, k: int) -> tuple[Ints, Floats]:

@@ -68,7 +68,7 @@ def write(
     arrays = {
         "mean": mean, "numbers": numbers[order], "starts": starts, "gaps": gaps,
         "cells": cells.primary, "cell_delta": cells.delta, "cell_lo": cells.lo,
-        "signed": scan.signed, "delta": scan.delta, "lo": scan.lo,
+        "signed": scan.signed, "delta": scan.delta.astype(np.float16), "lo": scan.lo.astype(np.float16),
     }  # fmt: skip
     if scan.norms is not None:
         arrays["norms"] = scan.norms
@@ -88,8 +88,8 @@ def _scan(ordered: Ordered, lvq: LVQ, mean: Floats) -> Scan:
     whole = Scan(
         lvq.bits,
         np.empty((n, width(len(mean), lvq.bits)), np.uint8),
-        np.empty(n, np.float16),
-        np.empty(n, np.float16),
+        np.empty(n, np.float32),
+        np.empty(n, np.float32),
         np.empty(n, np.float32) if ordered.metric == "l2" else None,
     )
     first = LVQ(lvq.bits)
