@@ -82,7 +82,8 @@ class Tercet:
         ----------
         embedder
             "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
-            words. None: by words. An `Embedder`, or any callable from a list of texts to a list of vectors.
+            words. Its name, "all-MiniLM-L6-v2": the same, downloaded if need be. None: by words. An `Embedder`, or
+            any callable from a list of texts to a list of vectors.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
 
