@@ -29,10 +29,10 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
 def test_only_the_name_asks_for_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def nowhere(cls: type, *_: object, **__: object) -> None:  # noqa: ARG001
+    def nowhere(cls: type, /, *_: object, **__: object) -> None:  # noqa: ARG001
         return None
 
-    def fetch(cls: type, name: str, **_: object) -> str:  # noqa: ARG001
+    def fetch(cls: type, name: str, /, **_: object) -> str:  # noqa: ARG001
         asked.append(name)
         return "fetched"
 
