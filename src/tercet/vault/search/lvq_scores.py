@@ -189,13 +189,17 @@ class Kernel:
     def __call__(self, ranges: Sequence[tuple[int, int]]) -> Floats:
         """float32: the products of the rows of some ranges, one range after another."""
         query, rows, kind, cdist = self._query, self._rows, self._type, numkong.cdist
-        found = [np.asarray(cdist(query, rows[a:b], metric="dot", dtype=kind)) for a, b in ranges if b > a]
-        if not found:
-            return np.zeros(0, np.float32)
-        whole = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
-        products = whole[-1].astype(np.float32)  # at most 2^24, within which float32 holds every integer
-        if len(whole) > 1:
-            products += np.float32(16) * whole[0].astype(np.float32)
+        # Integers of at most 2^24 in all: float32 holds them as they are.
+        found = np.empty((len(query), sum(stop - start for start, stop in ranges)), np.float32)
+        at = 0
+        for start, stop in ranges:
+            end = at + stop - start
+            if end > at:
+                found[:, at:end] = cdist(query, rows[start:stop], metric="dot", dtype=kind)
+            at = end
+        products = found[-1]
+        if len(found) > 1:
+            products += np.float32(16) * found[0]
         products *= self._scale
         return products
 

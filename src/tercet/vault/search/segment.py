@@ -28,6 +28,9 @@ Mask = NDArray[np.bool_]
 GATHER = 4
 """Up to a GATHER-th of the rows are copied out and scanned; of more, all are, which reads memory in order."""
 
+BRIDGE = 100
+"""Rows between two cells that are read along: beginning anew takes as long."""
+
 
 def file_name(space: int, generation: int) -> str:
     """What a segment of an embedding space is called; each rewriting takes a new generation."""
@@ -195,7 +198,7 @@ class Segment:
             rows, _ = self._open(made, Kernel(self._scan, made), [(0, len(self))], mask, size)
         else:
             rows = self._near(made, mask, k, share, size)
-        rows.sort()
+        rows = np.unique(rows)  # cells opened later may have bridged one that was opened at once
         return _best(self.numbers[rows], self._exact(made, rows), k)
 
     def _allowed(self, allowed: Mask | Ints | None) -> tuple[Mask | None, Ints | None]:
@@ -228,13 +231,11 @@ class Segment:
         return np.concatenate([rows, more])[_top(np.concatenate([rough, scores]), size)]
 
     def _runs(self, cells: Ints) -> list[tuple[int, int]]:
-        """Ranges of rows, none of them empty, of some cells, ascending; cells side by side share one."""
+        """Ranges of rows that hold some cells, ascending, and what little lies between two of them."""
         starts, stops = self._starts[cells], self._starts[cells + 1]
-        cells = np.flatnonzero(stops > starts)
-        starts, stops = starts[cells], stops[cells]
-        new = starts[1:] > stops[:-1]
-        begins, ends = np.append(True, new)[: len(cells)], np.append(new, True)[: len(cells)]
-        return list(zip(starts[begins].tolist(), stops[ends].tolist(), strict=True))
+        apart = starts[1:] > stops[:-1] + BRIDGE
+        starts, stops = starts[np.append(True, apart)[: len(cells)]], stops[np.append(apart, True)[: len(cells)]]
+        return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
     def _open(
         self, query: Query, kernel: Kernel, runs: list[tuple[int, int]], mask: Mask | None, size: int
