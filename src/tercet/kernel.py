@@ -218,6 +218,11 @@ def _fill_vectors(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return None
 
 
+def _index(tercet: Tercet, tenant: Tenant) -> datetime | None:  # noqa: ARG001  # a handler's shape
+    tenant.index()
+    return None
+
+
 def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
 
@@ -225,6 +230,7 @@ def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
 JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyType(
     {
         "embed": _fill_vectors,
+        "index": _index,
         "scrub": _scrub,
     }
 )

@@ -163,7 +163,10 @@ class SegmentReader:
         self.meta: dict[str, Any] = described["meta"]
         self._sections: dict[str, dict[str, Any]] = described["sections"]
         for name, section in self._sections.items():
-            if section["dtype"] not in TYPES or section["offset"] + Section(section["dtype"], section["shape"]).size > size:
+            if (
+                section["dtype"] not in TYPES
+                or section["offset"] + Section(section["dtype"], section["shape"]).size > size
+            ):
                 raise self._damaged(f"{name} does not fit")  # fmt: skip
 
     def __contains__(self, name: str) -> bool:
