@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import apsw
 import pytest
 
-from tercet import VaultError
+from tercet import VaultDamaged, VaultError
 from tercet.testing.faults import CHANGES, SECTOR, DiskFailed, DiskFull, FaultyDisk
 from tercet.testing.histories import Fault, History, Moment, check, endure, read
 
@@ -127,7 +128,9 @@ def test_the_checks_see_a_lost_write(folder: Path, tmp_path: Path) -> None:
         after = history.moment()
         history.close()
         with pytest.raises(AssertionError, match="1 missing, 0 too many, 0 differ"):
-            check(disk.image(tmp_path / "image", at=before.at), after)
+            check(disk.image(tmp_path / "image", at=before.at), replace(after, marks={}))
+        with pytest.raises(VaultDamaged, match="lost writes"):
+            check(disk.image(tmp_path / "marked", at=before.at), after)
 
 
 FAULTS = {

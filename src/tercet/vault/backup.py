@@ -1,23 +1,39 @@
-"""A copy of the vault, made while it is in use."""
+"""A copy of the vault, made while it is in use, and the way back, on which what was erased since stays erased."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import apsw
 
-from tercet.errors import VaultError
-from tercet.vault.connection import translated
-from tercet.vault.files import sync
+from tercet.errors import VaultBusy, VaultDamaged, VaultError
+from tercet.vault import mark
+from tercet.vault.codec import dump
+from tercet.vault.connection import connect, query, scalar, translated
+from tercet.vault.erase import erase
+from tercet.vault.files import make_folder, sync
+from tercet.vault.ids import RandomIds, system_clock
+from tercet.vault.journal import head
 from tercet.vault.sqlite import SqliteVault, file_name
 
+MANIFEST = "manifest.json"
 PAGES_AT_ONCE = 1024
+ALONE_MS = 2000
+"""How long a restore waits for other processes to let go of a file that it is about to replace."""
 
 
 def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
     """Copy each tenant's file, as of one moment each, into a folder that opens as a vault; returns the files made.
 
-    A file appears under its name only when it is whole and on the disk.
+    Others may read and write meanwhile. A file appears under its name only when it is whole and on the disk; the
+    manifest, with the SHA-256 of each, comes last: a folder without one is not a whole backup.
 
     Raises
     ------
@@ -26,28 +42,165 @@ def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VaultError(f"{folder} is there already and is not an empty folder; give a new one.")
-    made = []
+    made: dict[str, Any] = {}
     try:
-        (folder / "tenants").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "tenants")
         for name in vault.tenants():
             target = folder / "tenants" / f"{file_name(name)}.db"
             part = target.with_suffix(".part")
             with vault.tenant(name).reading() as reader, translated(part):
+                seq, _ = head(reader.connection)
                 _copy(reader.connection, part)
+            sync(part)
             part.replace(target)
-            made.append(target)
+            facts = {"tenant": name, "seq": seq, "bytes": target.stat().st_size, "sha256": _hash(target)}
+            made[target.relative_to(folder).as_posix()] = facts
         sync(folder / "tenants")
+        manifest = {"format": "tercet backup", "version": 1, "at": vault.clock().isoformat(), "files": made}
+        part = folder / f"{MANIFEST}.part"
+        part.write_text(dump(manifest), encoding="utf-8")
+        sync(part)
+        part.replace(folder / MANIFEST)
+        sync(folder)
     except OSError as error:
         raise VaultError(f"The backup to {folder} failed: {error.strerror}.") from error
-    return made
+    return [folder / name for name in made]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a restore did: the files put in place, when the backup was made, the ids erased from it again."""
+
+    files: tuple[Path, ...]
+    made: datetime
+    erased: tuple[str, ...]
+
+
+def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
+    """Put a backup back into a folder, which may be empty or hold the vault that was backed up.
+
+    Whatever was erased there since is erased from the copy, with everything made from it, and scrubbed, before the
+    copy takes the place of the vault's file: it never comes back. Memories that were written since the backup are lost;
+    tenants that the backup does not have stay as they are. Each tenant's file is replaced in one step: after an
+    interruption it is the old or the new one, and the restore can be done again.
+
+    Parameters
+    ----------
+    ledger
+        False leaves the ledger of erasures aside, for a vault so damaged that it cannot be read: then say again what
+        has to be forgotten.
+
+    Raises
+    ------
+    VaultDamaged
+        If the backup is not what was written, or the ledger at the target cannot be read; nothing was changed.
+    VaultBusy
+        If another process has the vault at the target open.
+    VaultError
+        If there is no whole backup, or the target cannot be written.
+    """
+    manifest = verify(backup)
+    staging = target / "restoring"
+    erased: list[str] = []
+    files: list[Path] = []
+    try:
+        make_folder(target / "tenants")
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            with ExitStack() as stack:
+                for name, facts in manifest["files"].items():
+                    live, new = target / name, staging / name
+                    known = stack.enter_context(closing(_alone(live))) if live.exists() else None
+                    make_folder(new.parent)
+                    shutil.copyfile(backup / name, new)
+                    if known is not None and ledger:
+                        erased += _replay(_ledger(known, live), staging, facts["tenant"])
+                    sync(new)
+                for name in manifest["files"]:
+                    mark.mark_of(target / name).unlink(missing_ok=True)
+                    (staging / name).replace(target / name)
+                    sync((target / name).parent)
+                    files.append(target / name)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise VaultError(f"The restore to {target} failed: {error.strerror}.") from error
+    return Restored(tuple(files), datetime.fromisoformat(manifest["at"]), tuple(erased))
+
+
+def verify(backup: Path) -> dict[str, Any]:
+    """The manifest of a backup whose files are what was written. Raises VaultDamaged, VaultError."""
+    try:
+        manifest: dict[str, Any] = json.loads((backup / MANIFEST).read_text(encoding="utf-8"))
+        listed = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+        datetime.fromisoformat(manifest["at"])
+    except FileNotFoundError:
+        raise VaultError(f"{backup} is no whole backup: it has no {MANIFEST}.") from None
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise VaultDamaged(f"The manifest of {backup} is damaged: {error}.") from error
+    for name, wanted in listed.items():
+        path = backup / name
+        if not path.is_file() or _hash(path) != wanted or path.with_name(f"{path.name}-wal").exists():
+            raise VaultDamaged(f"{path} is missing, or is not what the backup wrote; use another backup.")
+    return manifest
+
+
+def _alone(live: Path) -> apsw.Connection:
+    """A connection that shuts out every other until it is closed, on a file without a log beside it."""
+    try:
+        connection = connect(live)
+    except VaultDamaged:
+        for name in (f"{live.name}-wal", f"{live.name}-shm"):  # of no use without the file, and wrong beside another
+            live.with_name(name).unlink(missing_ok=True)
+        return apsw.Connection(":memory:")
+    try:
+        with translated(live):
+            connection.set_busy_timeout(ALONE_MS)
+            connection.pragma("journal_mode", "delete")
+            connection.execute("BEGIN EXCLUSIVE")
+    except VaultBusy:
+        connection.close()
+        raise VaultBusy(f"{live} is in use; close every process that has this vault open, then restore.") from None
+    return connection
+
+
+def _ledger(known: apsw.Connection, live: Path) -> dict[bytes, int]:
+    """Ids that were erased from a file, and when."""
+    said = "SELECT id, at FROM erased UNION SELECT cube, at FROM journal WHERE action = 'forget'"
+    try:
+        return dict(query(known, said))
+    except apsw.Error as error:
+        raise VaultDamaged(
+            f"{live} is damaged: what was erased there cannot be read, and would come back. To restore all the same, "
+            "leave the ledger aside and forget again what has to be forgotten."
+        ) from error
+
+
+def _replay(ledger: dict[bytes, int], staging: Path, name: str) -> list[str]:
+    """Erase from the copy in a folder what a ledger names; returns what was still there, by id."""
+    vault = SqliteVault(staging, ids=RandomIds(), clock=system_clock)
+    with closing(vault):
+        tenant = vault.tenant(name)
+        with tenant.writing(by="restore") as writer:
+            find = "SELECT n FROM cubes WHERE id = ?"
+            numbers = [n for id in ledger if (n := scalar(writer.connection, find, (id,))) is not None]
+            gone = erase(writer, numbers, despite_holds=True).erased if numbers else ()
+            writer.connection.executemany("INSERT OR IGNORE INTO erased VALUES (?, ?)", list(ledger.items()))
+        waiting = tenant.scrub(at_once=True) if numbers else None
+        if waiting is not None:
+            raise VaultError(f"What was erased since the backup could not be scrubbed: {waiting}")
+    mark.mark_of(staging / "tenants" / f"{file_name(name)}.db").unlink(missing_ok=True)
+    return list(gone)
 
 
 def _copy(source: apsw.Connection, target: Path) -> None:
-    copy = apsw.Connection(str(target))
-    try:
+    with closing(apsw.Connection(str(target))) as copy:
         copy.pragma("synchronous", "FULL")
         with copy.backup("main", source, "main") as backup:
             while not backup.done:
                 backup.step(PAGES_AT_ONCE)
-    finally:
-        copy.close()
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,13 @@ def closed_on_error(connection: apsw.Connection) -> Iterator[None]:
     except BaseException:
         connection.close()
         raise
+
+
+def moved(connection: apsw.Connection) -> bool:
+    """Whether a connection's file was deleted or replaced: what is written through it reaches nobody."""
+    answer = ctypes.c_int(0)
+    connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(answer))
+    return bool(answer.value)
 
 
 @contextmanager

@@ -67,8 +67,10 @@ UNION SELECT b.cube FROM versions a JOIN versions b ON b.piece = a.piece WHERE a
 """
 
 
-def erase(writer: Writer, asked: Sequence[int]) -> Receipt:
+def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) -> Receipt:
     """Remove cubes and everything made from them, whole or not at all; leaves a scrub intent in the same transaction.
+
+    `despite_holds` is for what was erased elsewhere already, when no hold stood on it any more.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def erase(writer: Writer, asked: Sequence[int]) -> Receipt:
     numbers = closure(connection, asked)
     found = dict(zip(numbers, writer.reader.cubes(numbers), strict=True))
     for cube in found.values():
-        if cube.governance.hold is not None:
+        if cube.governance.hold is not None and not despite_holds:
             raise Held(f"Memory {cube.id} is on hold ({cube.governance.hold}); nothing was erased.")
         lifecycle.step(cube.state, State.EXPIRED)
     rows: dict[str, int] = {}

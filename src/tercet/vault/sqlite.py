@@ -24,8 +24,13 @@ from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
 from tercet.vault import mark
+<<<<<<< HEAD
 from tercet.vault.connection import atomic, closed_on_error, connect, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
+=======
+from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
+from tercet.vault.erase import SCRUB_AT_ONCE, scrub
+>>>>>>> faults
 from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
@@ -122,7 +127,7 @@ class Tenant:
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
         self._checked = False
-        self._file: tuple[int, int] | None = None
+        self._known = False
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
@@ -136,6 +141,8 @@ class Tenant:
         vault = self.vault
         with self._write_lock:
             with self._connection(create=True) as connection, translated(self.path), atomic(connection):
+                if moved(connection):  # while it waited for the lock
+                    raise VaultError(f"The vault's file {self.path} was moved or replaced just now; try again.")
                 writer = Writer(
                     connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
                 )  # fmt: skip
@@ -255,52 +262,45 @@ class Tenant:
     def _connection(self, *, create: bool = False, trusting: bool = False) -> Iterator[apsw.Connection]:
         if self._closed:
             raise InvalidRequest("This Tercet is closed; open the vault again.")
-        file = self._look()
         with ExitStack() as stack:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                connection = self._open(create=create)
-                file = file or self._look()
+            connection = self._take() or self._open(create=create)
             if connection.filename or not create:
-                stack.callback(self._give_back, connection, file)
+                stack.callback(self._give_back, connection)
             if connection.filename and not trusting and not self._checked:
                 with translated(self.path):
                     mark.check(connection, self.path)
                 self._checked = True
             yield connection
 
-    def _look(self) -> tuple[int, int] | None:
-        """See that the file is still the one that was opened; returns which it is, None if there is none yet.
-
-        A file that was deleted or replaced stays readable and writable through open connections, for nobody else.
-        """
+    def _take(self) -> apsw.Connection | None:
+        """An idle connection, if there is one, to the file that is there now."""
         try:
-            found = self.path.stat()
-        except FileNotFoundError:
-            if self._file is None and not mark.mark_of(self.path).exists():
-                return None
-            self._drop_idle()
-            raise VaultError(
-                f"The vault's file {self.path} is gone: it was moved or deleted. Put it back or restore a backup; to "
-                f"begin anew, delete {mark.mark_of(self.path).name} too and open the vault again."
-            ) from None
-        file = (found.st_dev, found.st_ino)
-        if self._file is not None and file != self._file:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        if moved(connection):
+            self._checked = False
+            connection.close()
             self._drop_idle()
             self.forget_cache()
-            self._checked = False
-        self._file = file
-        return file
+            return None
+        return connection
 
     def _open(self, *, create: bool) -> apsw.Connection:
         # Reading a tenant that was never written to must not make a file: it sees an empty vault in memory.
-        exists = create or self.path.exists()
+        there = self.path.exists()
+        if not there and (self._known or mark.mark_of(self.path).exists()):
+            raise VaultError(
+                f"The vault's file {self.path} is gone: it was moved or deleted. Put it back or restore a backup; to "
+                f"begin anew, delete {mark.mark_of(self.path).name} too and open the vault again."
+            )
+        exists = create or there
         connection = connect(self.path if exists else None, vfs=self.vault.vfs)
         with translated(self.path), closed_on_error(connection):
             migrate(connection)
             if exists:
                 self._claim(connection)
+        self._known = self._known or exists
         return connection
 
     def _claim(self, connection: apsw.Connection) -> None:
@@ -311,10 +311,15 @@ class Tenant:
         if scalar(connection, held) != self.name:
             raise VaultDamaged(f"{self.path} holds another tenant than {self.name!r}; was the file renamed?")
 
-    def _give_back(self, connection: apsw.Connection, file: tuple[int, int] | None) -> None:
+    def _give_back(self, connection: apsw.Connection) -> None:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
+<<<<<<< HEAD
         usable = connection.filename and not connection.in_transaction and not self._closed and file == self._file
         if usable and len(self._idle) < IDLE:
+=======
+        usable = connection.filename and not connection.in_transaction and not self._closed
+        if usable and len(self._idle) < (os.cpu_count() or 1) + 2:
+>>>>>>> faults
             self._idle.append(connection)
         else:
             connection.close()

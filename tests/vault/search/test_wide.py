@@ -12,6 +12,7 @@ from tercet import Tercet
 from tercet.kernel import ScopedMemory
 from tercet.vault import writer
 from tercet.vault.search import columns, wide
+from tercet.vault.search.segment import Segment
 
 ROWS = 600
 
@@ -84,7 +85,7 @@ def test_an_erasure_writes_the_segment_anew(vault: Tercet) -> None:
     assert receipt.scrubbed_at is not None
     [after] = segments(vault)
     assert after != before
-    assert len(wide.Segment.open(after)) == ROWS - 1
+    assert len(Segment.open(after)) == ROWS - 1
 
 
 def test_filters_are_kept_on_the_way_through_the_index(vault: Tercet) -> None:
