@@ -12,6 +12,7 @@ from tercet.errors import InvalidRequest
 from tercet.vault.codec import to_micros
 
 Where = Mapping[str, Any]
+Owned = tuple[str, list[Any]]
 
 COLUMNS: Mapping[str, str] = {
     "kind": "c.kind",
@@ -26,8 +27,8 @@ NEGATIONS: Mapping[str, str] = {"$ne": "$eq", "$nin": "$in"}
 COMPARISONS: Mapping[str, str] = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
-def compile_where(where: Where | None) -> tuple[str, list[Any]]:
-    """A condition over `cubes c JOIN scopes s`, and its bindings.
+def compile_where(where: Where | None, user: str | None = None) -> tuple[str, list[Any]]:
+    """A condition over `cubes c`, and its bindings; `user` is whose cubes are asked for, None for everybody's.
 
     A key is a column (kind, type, state, speaker, role, ref, observed), `tags`, or the name of a metadata entry (also
     as `metadata.NAME`). A value is a scalar for equality, a list for "any of these", or a mapping of operators: $eq
@@ -38,6 +39,7 @@ def compile_where(where: Where | None) -> tuple[str, list[Any]]:
     InvalidRequest
         For an operator that is not one of these, or a value that is no scalar or cannot be compared with that key.
     """
+    owned: Owned = ("", []) if user is None else (" WHERE user = ?", [user])
     parts, bindings = ["TRUE"], list[Any]()
     for key, wanted in check_where(where).items():
         if isinstance(wanted, Mapping):
@@ -45,7 +47,7 @@ def compile_where(where: Where | None) -> tuple[str, list[Any]]:
         else:
             tests = {"$in": wanted} if isinstance(wanted, list | tuple | set | frozenset) else {"$eq": wanted}
         for operator, value in tests.items():
-            part, bound = _test(key, operator, value)
+            part, bound = _test(key, operator, value, owned)
             parts.append(part)
             bindings += bound
     return " AND ".join(parts), bindings
@@ -64,41 +66,42 @@ def check_where(where: Where | None) -> Where:
     return where
 
 
-def _test(key: str, operator: str, value: object) -> tuple[str, list[Any]]:
+def _test(key: str, operator: str, value: object, owned: Owned) -> tuple[str, list[Any]]:
     if operator in NEGATIONS:
-        part, bound = _test(key, NEGATIONS[operator], value)
+        part, bound = _test(key, NEGATIONS[operator], value, owned)
         return f"NOT {part}", bound
     if operator == "$eq" and value is None:
         operator, value = "$exists", False
     if operator == "$exists":
         if not isinstance(value, bool):
             raise InvalidRequest(f"$exists wants true or false, not {value!r}.")
-        part, bound = _matching(key, "IS NOT NULL", [])
+        part, bound = _matching(key, "IS NOT NULL", [], owned)
         return (part if value else f"NOT {part}"), bound
     if operator == "$in":
         if not isinstance(value, list | tuple | set | frozenset):
             raise InvalidRequest(f"$in wants a list, not {value!r}.")
         values = [_scalar(key, item) for item in value]
-        return _matching(key, f"IN ({','.join('?' * len(values))})", values)
+        return _matching(key, f"IN ({','.join('?' * len(values))})", values, owned)
     if operator in COMPARISONS:
         wanted = _scalar(key, value)
         if operator == "$eq" or key in COLUMNS:
-            return _matching(key, f"{COMPARISONS[operator]} ?", [wanted])
+            return _matching(key, f"{COMPARISONS[operator]} ?", [wanted], owned)
         # SQLite sorts every text after every number; to a caller neither comes before the other.
         same = "=" if isinstance(wanted, str) else "!="
-        return _matching(key, f"{COMPARISONS[operator]} ? AND typeof(a.value) {same} 'text'", [wanted])
+        return _matching(key, f"{COMPARISONS[operator]} ? AND typeof(a.value) {same} 'text'", [wanted], owned)
     known = ", ".join([*COMPARISONS, "$in", *NEGATIONS, "$exists"])
     raise InvalidRequest(f"Unknown operator {operator!r} for {key!r}; known are {known}.")
 
 
-def _matching(key: str, test: str, bound: list[Any]) -> tuple[str, list[Any]]:
+def _matching(key: str, test: str, bound: list[Any], owned: Owned) -> tuple[str, list[Any]]:
     if key in COLUMNS:
         # Without coalesce a missing value would make NOT (...) NULL, and the row would drop out of both answers.
         return f"coalesce({COLUMNS[key]} {test}, FALSE)", bound
     name = key if key == "tags" else f"metadata.{key.removeprefix('metadata.')}"
-    held = "a.owner = s.owner AND a.key = ? AND a.cube = c.n"
-    # `test` is one of our own operators with placeholders; every value is bound.
-    return f"EXISTS (SELECT 1 FROM attributes a WHERE {held} AND a.value {test})", [name, *bound]  # noqa: S608
+    condition, whose = owned
+    # Not correlated with the cube: the index is walked once, from owner and key on. Every value is bound.
+    held = f"a.owner IN (SELECT n FROM owners{condition}) AND a.key = ? AND a.value {test}"  # noqa: S608
+    return f"c.n IN (SELECT a.cube FROM attributes a WHERE {held})", [*whose, name, *bound]  # noqa: S608
 
 
 def _scalar(key: str, value: object) -> Scalar:

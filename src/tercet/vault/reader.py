@@ -48,7 +48,7 @@ class Selection:
 
 def select(scope: Scope, where: Where | None = None) -> Selection:
     """The cubes of a scope that meet `where`."""
-    condition, bindings = compile_where(where)
+    condition, bindings = compile_where(where, scope.user)
     parts = [("o.user", scope.user), ("s.agent", scope.agent), ("s.session", scope.session)]
     given = [(column, value) for column, value in parts if value is not None]
     condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition])

@@ -24,13 +24,8 @@ from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
 from tercet.vault import mark
-<<<<<<< HEAD
-from tercet.vault.connection import atomic, closed_on_error, connect, query, scalar, snapshot, translated
-from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
-=======
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
-from tercet.vault.erase import SCRUB_AT_ONCE, scrub
->>>>>>> faults
+from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
@@ -193,7 +188,7 @@ class Tenant:
         if until is not None:
             keep &= table.observed < until.timestamp()
         seen = table if keep.all() else table.take(np.flatnonzero(keep))
-        return ScopeView(connection, owners, seen, columns.names(seen), (space_n, dim), self._nearest)
+        return ScopeView(connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
 
     def index(self) -> None:
         """Write the segments that wide searches want and do not have, or that too much has changed since."""
@@ -313,13 +308,8 @@ class Tenant:
 
     def _give_back(self, connection: apsw.Connection) -> None:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
-<<<<<<< HEAD
-        usable = connection.filename and not connection.in_transaction and not self._closed and file == self._file
-        if usable and len(self._idle) < IDLE:
-=======
         usable = connection.filename and not connection.in_transaction and not self._closed
-        if usable and len(self._idle) < (os.cpu_count() or 1) + 2:
->>>>>>> faults
+        if usable and len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
             connection.close()

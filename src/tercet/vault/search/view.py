@@ -26,7 +26,7 @@ class ScopeView:
     """
 
     connection: apsw.Connection
-    owners: Sequence[int]
+    owners: Sequence[int] | None
     table: Table  # the rows, and no others
     speakers: Sequence[str]
     space: tuple[int, int]  # its number and dimension
@@ -104,6 +104,11 @@ class ScopeView:
 
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """Rows that hold a term, ascending, and how often each does."""
+        if term not in self._postings:
+            self._postings[term] = self._look_up(term)
+        return self._postings[term]
+
+    def _look_up(self, term: str) -> tuple[Ints, Ints]:
         found = words.find(self.connection, self.owners, term)
         if not found:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -122,6 +127,10 @@ class ScopeView:
         parts = [blobs.get(n, b"") for n in self.numbers[rows].tolist()]
         ends = np.cumsum(np.array([len(part) for part in parts], dtype=np.int64))
         return np.frombuffer(b"".join(parts), dtype=np.uint8), np.concatenate([[0], ends[:-1]]), ends
+
+    @cached_property
+    def _postings(self) -> dict[str, tuple[Ints, Ints]]:
+        return {}
 
     @cached_property
     def _in_order(self) -> tuple[Ints, Ints]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import apsw
 
-from tercet.errors import VaultDamaged
 from tercet.vault.connection import query
 from tercet.vault.search import analyse
 
@@ -31,11 +30,12 @@ def remove(connection: apsw.Connection, owner: int, cube: int, terms: Iterable[s
     )
 
 
-def find(connection: apsw.Connection, owners: Sequence[int], term: str) -> list[tuple[int, int]]:
-    """(cube, count) of every cube of these owners that has the term."""
+def find(connection: apsw.Connection, owners: Sequence[int] | None, term: str) -> list[tuple[int, int]]:
+    """(cube, count) of every cube of these owners (None: of all) that has the term."""
+    if owners is None:
+        statement = "SELECT cube, count FROM postings WHERE owner IN (SELECT n FROM owners) AND term = ?"
+        return query(connection, statement, (term,))
     rows: list[tuple[int, int]] = []
     for owner in owners:
         rows += query(connection, "SELECT cube, count FROM postings WHERE owner = ? AND term = ?", (owner, term))
-    if not all(isinstance(cube, int) and isinstance(count, int) for cube, count in rows):
-        raise VaultDamaged("The words are not what was written; `tercet doctor --repair` makes them anew.")
     return rows
