@@ -154,7 +154,8 @@ def centred(vectors: Rows, mean: Floats) -> Floats:
     rows = np.asarray(vectors)
     if rows.ndim != 2 or mean.shape != rows.shape[1:]:
         raise InvalidRequest(f"Vectors of shape {rows.shape} cannot be coded around a mean of shape {mean.shape}.")
-    y = np.subtract(rows, mean, dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is not finite, and is refused below
+        y = np.asarray(rows, np.float32) - mean
     if not np.isfinite(y).all():
         raise InvalidRequest("A vector that is not finite cannot be coded.")
     return y
@@ -165,7 +166,7 @@ def _bounds(y: Floats, steps: int) -> tuple[Half, Half]:
     if not y.size:
         return np.zeros(len(y), np.float16), np.zeros(len(y), np.float16)
     least, most = y.min(axis=1), y.max(axis=1)
-    if max(float(most.max()), -float(least.min())) > np.finfo(np.float16).max:
+    if max(float(most.max()), -float(least.min())) > float(np.finfo(np.float16).max):
         raise InvalidRequest("A vector has a component beyond 65,504, which half precision cannot hold.")
     lo = least.astype(np.float16)
     exact = np.maximum((most - lo.astype(np.float32)) / np.float32(steps), np.float32(0))

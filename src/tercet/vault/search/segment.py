@@ -44,13 +44,15 @@ class Segment:
     ----------
     lvq, metric, dim, seq:
         As they were written.
+    digest:
+        SHA-256 of the file's header, which names all that is in the file.
     numbers:
         int64 (n,): whose vector each row is; a number may have several rows. The order is that of the file.
     """
 
     def __init__(self, reader: SegmentReader) -> None:
         meta = reader.meta
-        self.path = reader.path
+        self.path, self.digest = reader.path, reader.digest
         self.lvq = LVQ(meta["bits"], meta["residual"])
         self.metric: Metric = meta["metric"]
         self.dim, self.seq, self._first = int(meta["dim"]), int(meta["seq"]), int(meta["first"])
@@ -146,6 +148,13 @@ class Segment:
         """Bytes of the second level, on disk."""
         return self._second.nbytes if self._second is not None else 0
 
+    def coarse(self, rows: Ints | slice) -> Floats:
+        """float32 (n, dim): what the first level says of some rows."""
+        part = self._scan.take(rows)
+        signed = flip(part.signed, self.lvq.bits)
+        codes = Codes(self.dim, signed, signed[:, :0], part.delta.astype(np.float16), part.lo.astype(np.float16))
+        return self.lvq.decode(codes, self.mean, both=False)
+
     def rows_of(self, numbers: Ints) -> Ints:
         """The rows of some numbers, ascending; a number that is not here has none."""
         ordered = self.numbers[self._by_number]
@@ -199,7 +208,14 @@ class Segment:
         else:
             rows = self._near(made, mask, k, share, size)
         rows = np.unique(rows)  # cells opened later may have bridged one that was opened at once
-        return _best(self.numbers[rows], self._exact(made, rows), k)
+        return self._ranked(made, rows, k)
+
+    def rank(self, query: NDArray[np.floating], rows: Ints, k: int) -> tuple[Ints, Floats]:
+        """As `search`, among rows that something else has found."""
+        return self._ranked(Query.make(query, self.mean, self.metric), rows, k)
+
+    def _ranked(self, query: Query, rows: Ints, k: int) -> tuple[Ints, Floats]:
+        return _best(self.numbers[rows], self._exact(query, rows), k)
 
     def _allowed(self, allowed: Mask | Ints | None) -> tuple[Mask | None, Ints | None]:
         """Either a mask of rows, or the rows themselves if they are few; neither if all are allowed."""

@@ -155,6 +155,8 @@ class SegmentReader:
         if magic != MAGIC:
             raise self._damaged("it is no such file")
         header = self._map[offset : offset + length]
+        self.digest: str = digest.hex()
+        """Names what the file says: SHA-256 of the header, which holds those of the sections."""
         if hashlib.sha256(header).digest() != digest:
             raise self._damaged("its header is not what was written")
         if version != FORMAT:
