@@ -20,7 +20,7 @@ from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
 from tercet.text.embed import find_embedder
 from tercet.text.embed.base import Embedder
-from tercet.text.embed.fill import fill, lacking
+from tercet.text.embed.fill import fill, lacking, want
 from tercet.text.prepare import prepare, space_of
 from tercet.text.read.chat import instant
 from tercet.text.read.drafts import Item, drafts, file_drafts, labels
@@ -82,7 +82,8 @@ class Tercet:
         ----------
         embedder
             "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
-            words. None: by words. An `Embedder`, or any callable from a list of texts to a list of vectors.
+            words. Its name, "all-MiniLM-L6-v2": the same, downloaded if need be. None: by words. An `Embedder`, or
+            any callable from a list of texts to a list of vectors.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
 
@@ -121,10 +122,16 @@ class Tercet:
     def work(self, *, until_idle: bool = False, progress: Progress | None = None) -> int:
         """Run jobs that are due, of every tenant; returns how many were done.
 
-        With `until_idle`, go on until none is due; else each tenant is visited once. A job that cannot be done yet (no
-        weights, a reader that holds an old snapshot) stays and is tried again later.
+        With `until_idle`, go on until none is due; else each tenant is visited once. A job that cannot be done yet
+        stays: vectors wait for weights, a scrub for a reader that holds an old snapshot. Memories without a vector in
+        the embedder's space, because it is new here, get one.
         """
         handlers: dict[str, Handler] = {name: partial(handler, self) for name, handler in JOBS.items()}
+        if (space := _space(self.embedder)) is None:
+            del handlers["embed"]
+        else:
+            for name in self.vault.tenants():
+                want(self.vault.tenant(name), space, at=self.clock())
         done = 0
         while True:
             ran = sum(run_due(self.vault.tenant(name), handlers, self.clock) for name in self.vault.tenants())
@@ -206,9 +213,13 @@ def _space(embedder: Embedder | None) -> Space | None:
 
 
 def _fill_vectors(tercet: Tercet, tenant: Tenant) -> datetime | None:
-    if tercet.embedder is None:
-        return tercet.clock() + RETRY
-    fill(tenant, tercet.embedder, by="tercet")
+    if tercet.embedder is not None:
+        fill(tenant, tercet.embedder, by="tercet")
+    return None
+
+
+def _index(tercet: Tercet, tenant: Tenant) -> datetime | None:  # noqa: ARG001  # a handler's shape
+    tenant.index()
     return None
 
 
@@ -219,6 +230,7 @@ def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
 JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyType(
     {
         "embed": _fill_vectors,
+        "index": _index,
         "scrub": _scrub,
     }
 )
@@ -279,9 +291,19 @@ class ScopedMemory:
         return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at))
 
     def remember_document(
-        self, path: str | os.PathLike[str], *, format: str | None = None, progress: Progress | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: str | None = None,
+        at: datetime | str | None = None,
+        tags: Sequence[str] | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        progress: Progress | None = None,
     ) -> Cubes:
         """Read a file (text, Markdown, PDF, DOCX, a chat export) and keep its passages or messages, verbatim.
+
+        `at` is when those were said or seen that do not tell; tags and metadata are added to each. Reading the same
+        file again adds nothing.
 
         Raises
         ------
@@ -291,7 +313,14 @@ class ScopedMemory:
             If reading it needs `pip install 'tercet[documents]'`.
         """
         now, kept = self.tercet.clock(), Cubes()
-        parts = file_drafts(Path(path), format=format, scope=self.scope, now=now)
+        parts = file_drafts(
+            Path(path),
+            format=format,
+            scope=self.scope,
+            now=now if at is None else instant(at),
+            tags=labels(tags),
+            metadata=metadata,
+        )
         total = sum(len(part) for part in parts)
         for part in parts:
             for start in range(0, len(part), 1000):

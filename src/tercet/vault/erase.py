@@ -107,6 +107,11 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
     )
 
 
+def scrub_waits(connection: apsw.Connection) -> bool:
+    """Whether something was erased whose bytes are still to be overwritten."""
+    return scalar(connection, "SELECT 1 FROM scrubs LIMIT 1") is not None
+
+
 def scrub(connection: apsw.Connection, path: Path) -> str | None:
     """Overwrite what erasures left in free pages, page gaps and the write-ahead log.
 

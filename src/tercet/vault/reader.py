@@ -73,6 +73,7 @@ class Reader:
 
     def __init__(self, connection: apsw.Connection, tenant: str) -> None:
         self.connection, self.tenant = connection, tenant
+        self._scopes: dict[tuple[str, str, str], Scope] = {}
 
     def head(self, id: str, scope: Scope) -> tuple[int, MemCube]:
         """The number and newest version of a cube.
@@ -176,7 +177,10 @@ class Reader:
         n, raw, version, state, user, agent, session, header, salt, commitment, text = row
         with undamaged(f"Memory {_name(n, raw)} version {version}"):
             fields = json.loads(header) | {"commitment": commitment.hex()}
-            scope = Scope(self.tenant, user or None, agent or None, session or None)
+            scope = self._scopes.get((user, agent, session))
+            if scope is None:  # names are checked once, not for every cube that bears them
+                scope = Scope(self.tenant, user or None, agent or None, session or None)
+                self._scopes[user, agent, session] = scope
             cube = decode(fields, id=format_id(raw), scope=scope, version=version, state=state, text=text)
             if commit(salt, cube, header) != commitment:
                 raise ValueError("its hash is another")

@@ -18,23 +18,28 @@ from typing import Any
 
 import apsw
 import numpy as np
+from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
 from tercet.vault import mark
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
-from tercet.vault.erase import SCRUB_AT_ONCE, scrub
+from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
-from tercet.vault.search.columns import Columns, codes
+from tercet.vault.search import wide
+from tercet.vault.search.columns import Columns, Ints, among
 from tercet.vault.search.view import ScopeView
+from tercet.vault.search.wide import Wide
 from tercet.vault.writer import Space, Writer
 
+IDLE = 8
+"""Connections kept open between calls."""
 CACHE_BYTES = 1 << 30
 """How much of the columns in memory is kept between recalls."""
 
@@ -113,6 +118,7 @@ class Tenant:
         self._cache_lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
+        self._wide = Wide(vault.folder / "segments" / self.path.stem)
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
         self._checked = False
@@ -173,7 +179,7 @@ class Tenant:
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
                 columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
-        keep = np.isin(table.state, codes(columns.states.names, READABLE))
+        keep = among(table.state, columns.states.names, READABLE)
         if scope.agent is not None or scope.session is not None or where:
             numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
             keep &= np.isin(table.n, numbers, assume_unique=True)
@@ -182,7 +188,13 @@ class Tenant:
         if until is not None:
             keep &= table.observed < until.timestamp()
         seen = table if keep.all() else table.take(np.flatnonzero(keep))
-        return ScopeView(connection, owners, seen, columns.names(seen), space_n, dim)
+        return ScopeView(connection, owners, seen, columns.names(seen), (space_n, dim), self._nearest)
+
+    def index(self) -> None:
+        """Write the segments that wide searches want and do not have, or that too much has changed since."""
+        with self.maintaining() as connection:
+            for space, dim in wide.wanted(connection, self._wide.folder):
+                wide.build(connection, self._wide.folder, space, dim)
 
     def scrub(self, *, at_once: bool = False) -> str | None:
         """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.
@@ -193,6 +205,8 @@ class Tenant:
             return "the scrub job (the file is large)"
         try:
             with self.maintaining() as connection:
+                if scrub_waits(connection):
+                    wide.renew(connection, self._wide.folder)
                 self._drop_idle()
                 return scrub(connection, self.path)
         except VaultError as error:
@@ -216,12 +230,19 @@ class Tenant:
         """Drop the columns in memory, with whatever erased content they still hold."""
         with self._cache_lock:
             self._columns.clear()
+            self._wide.close()
 
     def close(self) -> None:
         """Close every idle connection; later calls raise."""
         self._closed = True
         self._drop_idle()
         self.forget_cache()
+
+    def _nearest(
+        self, connection: apsw.Connection, numbers: Ints, space: int, vector: NDArray[np.float32], count: int
+    ) -> Ints | None:
+        with self._cache_lock:
+            return self._wide.nearest(connection, numbers, space, vector, count)
 
     def _cached(self, owners: Sequence[int] | None, space: int, dim: int) -> Columns:
         key = (owners, space)
@@ -289,7 +310,7 @@ class Tenant:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
         # One that only reads is not kept: it would not notice if somebody else began to write.
         usable = connection.filename and not connection.readonly("main") and not connection.in_transaction
-        if usable and not self._closed and len(self._idle) < (os.cpu_count() or 1) + 2:
+        if usable and not self._closed and len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
             connection.close()

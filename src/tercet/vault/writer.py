@@ -20,6 +20,10 @@ from tercet.vault.ids import Entropy, IdSource, parse_id
 from tercet.vault.journal import Chain
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
+from tercet.vault.search.columns import WIDE
+
+INDEX_EVERY = 10_000
+"""Vectors after which a large vault is asked whether its index should be written anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +58,18 @@ class Writer:
         self.connection, self.tenant, self.at, self.ids, self.entropy = connection, tenant, at, ids, entropy
         self.chain = Chain(connection, by=by, at=at)
         self.reader = Reader(connection, tenant)
+        self._embedded = 0
         self._postings: list[tuple[int, int, Mapping[str, int]]] = []
 
     def flush(self) -> None:
         """Write what was gathered over the batch; called once before the commit."""
         words.add(self.connection, self._postings)
         self._postings = []
+        if self._embedded:
+            rows = scalar(self.connection, "SELECT max(n) FROM vectors")
+            if rows > WIDE and rows // INDEX_EVERY != (rows - self._embedded) // INDEX_EVERY:
+                jobs.enqueue(self.connection, "index", {}, at=self.at)
+            self._embedded = 0
 
     def put(self, entries: Sequence[Entry], space: Space | None, *, action: str = "remember") -> list[MemCube]:
         """Take in drafts; returns the cubes in the same order. A `ref` that is there already gives the cube it names.
@@ -128,6 +138,7 @@ class Writer:
                     "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (n, space_n, vectors, states),
                 )
+                self._embedded += 1
                 self.chain.append("embed", cube.id, cube.version, place=(n, self.scope(cube.scope)[1]))
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
@@ -262,6 +273,7 @@ class Writer:
                 "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?)",
                 (n, space, entry.vectors, entry.states),
             )
+            self._embedded += 1
         elif cube.kind is Kind.TEXT:
             jobs.enqueue(self.connection, "embed", {}, at=self.at)
 

@@ -36,7 +36,7 @@ def test_similarity_equals_the_naive_twin(seed: int) -> None:
     question = rng.normal(size=(4, DIM)).astype(np.float32)
     blobs = [coding.encode(states, np.full(len(states), 50, np.int32)) for states in texts]
     ends = np.cumsum([len(blob) for blob in blobs])
-    codes = Codes.read(b"".join(blobs), ends - [len(blob) for blob in blobs], ends)
+    codes = Codes.read(np.frombuffer(b"".join(blobs), np.uint8), ends - [len(blob) for blob in blobs], ends)
     signs = [(states - coding.mean) @ coding.axes > 0 for states in [question, *texts]]
     asked = coding.question(question, np.full(4, 50, np.int32))
     np.testing.assert_allclose(similarity(asked, codes), naive(signs[0], signs[1:]), atol=1e-6)
@@ -50,9 +50,9 @@ def test_rows_may_be_read_in_any_selection() -> None:
     ends = np.cumsum([len(blob) for blob in blobs])
     starts = ends - [len(blob) for blob in blobs]
     asked = coding.question(states[:3], ids[:3])
-    whole = similarity(asked, Codes.read(b"".join(blobs), starts, ends))
+    whole = similarity(asked, Codes.read(np.frombuffer(b"".join(blobs), np.uint8), starts, ends))
     for chosen in ([0, 3], [1, 2], [2], [3], []):
-        part = Codes.read(b"".join(blobs), starts[chosen], ends[chosen])
+        part = Codes.read(np.frombuffer(b"".join(blobs), np.uint8), starts[chosen], ends[chosen])
         np.testing.assert_array_equal(similarity(asked, part), whole[:, chosen])
 
 
@@ -61,7 +61,7 @@ def test_a_token_is_one_with_itself_and_none_with_its_opposite() -> None:
     state = np.random.default_rng(1).normal(size=(1, DIM)).astype(np.float32)
     ids = np.array([50], np.int32)
     blobs = [coding.encode(state, ids), coding.encode(2 * coding.mean - state, ids)]
-    codes = Codes.read(b"".join(blobs), np.array([0, BYTES]), np.array([BYTES, 2 * BYTES]))
+    codes = Codes.read(np.frombuffer(b"".join(blobs), np.uint8), np.array([0, BYTES]), np.array([BYTES, 2 * BYTES]))
     assert similarity(coding.question(state, ids), codes).tolist() == [[1.0, 0.0]]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 from tercet.cube import MemCube
 from tercet.errors import EmbeddingFailed
 from tercet.text.embed.base import Embedder
 from tercet.text.prepare import embed, space_of
+from tercet.vault import jobs
 from tercet.vault.connection import query
 from tercet.vault.sqlite import Tenant
 from tercet.vault.writer import Space
@@ -28,6 +30,14 @@ def lacking(tenant: Tenant, space: Space, limit: int = -1) -> list[int]:
     """Numbers of the text cubes without a vector in a space."""
     with tenant.reading() as reader:
         return [n for (n,) in query(reader.connection, _LACKING, (space.name, limit))]
+
+
+def want(tenant: Tenant, space: Space, *, at: datetime) -> None:
+    """Put down an `embed` job if there is something to embed and no such job yet."""
+    if lacking(tenant, space, 1):
+        with tenant.maintaining() as connection:
+            if "embed" not in jobs.counts(connection):
+                jobs.enqueue(connection, "embed", {}, at=at)
 
 
 def fill(tenant: Tenant, embedder: Embedder, *, by: str, progress: Callable[[int], None] | None = None) -> int:

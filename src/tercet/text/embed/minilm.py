@@ -107,7 +107,7 @@ class MiniLM:
                     shift = 1 - spans[text][window][0]  # [CLS] comes first
                     hidden[text][first:last] = each[first + shift : last + shift]
 
-        _side_by_side(run, _batches(spans), self.threads or os.cpu_count() or 1)
+        _side_by_side(run, _batches(spans), self.threads)
         if not states:
             return [Embedding(each) for each in vectors]
         return [Embedding(*each) for each in zip(vectors, hidden, ids, strict=True)]
@@ -182,6 +182,6 @@ def _side_by_side(run: Callable[[Batch], None], batches: list[Batch], threads: i
         for batch in batches:
             run(batch)
         return
-    with ThreadPoolExecutor(min(threads, len(batches))) as pool:
+    with ThreadPoolExecutor(min(threads or os.cpu_count() or 1, len(batches))) as pool:
         for _ in pool.map(run, batches):
             pass

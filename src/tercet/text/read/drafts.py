@@ -48,31 +48,48 @@ def drafts(
     if isinstance(items, str | bytes | Message | Mapping | MemCube) or not isinstance(items, Iterable):
         raise InvalidRequest("Give a list of items; `remember` takes a single one.")
     observed = now if at is None else instant(at)
-    made = []
-    for item in items:
+    made, several = [], not isinstance(items, Sequence) or len(items) > 1
+    for place, item in enumerate(items, 1):
         if isinstance(item, MemCube):
             made.append(_dated(_placed(_sound(item), scope), observed))
         else:
             kind = type if type is not None else "fact" if isinstance(item, str) else "message"
-            [message] = messages([item])
+            try:
+                [message] = messages([item])
+            except InvalidRequest as error:
+                trouble = str(error).removeprefix("Message 1: ")
+                raise InvalidRequest(f"Item {place}: {trouble}" if several else trouble) from None
             made.append(draft(message, observed=observed, scope=scope, type=kind))
     given = {"tags": tags, "metadata": metadata}
     return [_checked(_labelled(one, given, ref=ref)) for one in made]
 
 
-def file_drafts(path: Path, *, format: str | None = None, scope: Scope, now: datetime) -> list[list[MemCube]]:
+def file_drafts(
+    path: Path,
+    *,
+    format: str | None = None,
+    scope: Scope,
+    now: datetime,
+    tags: tuple[str, ...] | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+) -> list[list[MemCube]]:
     """The drafts a file holds: the passages of a document, or the messages of each conversation.
 
-    A conversation's name becomes the session of its messages, unless the scope has one.
+    A conversation's name becomes the session of its messages, unless the scope has one. Tags and metadata are added to
+    those that the file gives.
     """
+
+    def more(cube: MemCube) -> MemCube:
+        given = {"tags": (*cube.tags, *(tags or ())), "metadata": {**cube.metadata, **(metadata or {})}}
+        return _checked(_labelled(cube, given, ref=None))
+
     content = open_file(path, format=format)
     if isinstance(content, Document):
         # A passage's ref is where it stands in exactly this text: reading the file again adds nothing.
         digest = hashlib.sha256(content.text.encode()).hexdigest()[:16]
-        return [[_checked(_dated(_placed(_named(cube, digest), scope), now)) for cube in content.cubes]]
+        return [[more(_dated(_placed(_named(cube, digest), scope), now)) for cube in content.cubes]]
     return [
-        [_checked(draft(message, observed=now, scope=_place(scope, talk))) for message in talk.messages]
-        for talk in content
+        [more(draft(message, observed=now, scope=_place(scope, talk))) for message in talk.messages] for talk in content
     ]
 
 

@@ -18,6 +18,7 @@ from tercet.text.recall.policies import POLICIES, Policy
 from tercet.text.recall.query import Question, parse
 from tercet.text.recall.rank import Ranking, rank
 from tercet.text.recall.view import Floats
+from tercet.vault.search import analyse
 from tercet.vault.search.view import ScopeView
 
 DEFAULT = "balanced"
@@ -67,19 +68,24 @@ def ask(text: str, view: ScopeView, embedder: Embedder | None) -> Asked:
     if embedder is None:
         return Asked(question, None, None, "no embedder")
     coder = coder_for(embedder)
+    if coder is not None and analyse.mostly_cjk(text):
+        return Asked(question, None, None, "all-MiniLM-L6-v2 knows English, not this script")
     try:
         with guarded():
             if coder is not None and gives_states(embedder):
                 [made] = embedder.embed([question.bare], states=True)
             else:
                 [made] = embedder.embed([question.bare])
+            vector = np.asarray(made.vectors[0], dtype=np.float32)
+        if vector.shape != (embedder.dim,) or not np.isfinite(vector).all():
+            raise EmbeddingFailed("The embedder's vector for the question has the wrong length or is not finite.")
     except EmbeddingFailed as error:
         log.warning("recall is by words this time: %s", error)
         return Asked(question, None, None, str(error))
     tokens = None
     if coder is not None and made.states is not None and made.token_ids is not None:
         tokens = coder.question(made.states, made.token_ids)
-    return Asked(question, np.asarray(made.vectors[0], dtype=np.float32), tokens, None)
+    return Asked(question, vector, tokens, None)
 
 
 def recall(

@@ -2,7 +2,8 @@
 
 Words are NFKC-normalised, case-folded and, where they are ASCII letters, reduced to their Porter stem; numbers are
 kept. Han, kana and Hangul are written without (reliable) spaces, so a run of them gives its characters and its pairs of
-neighbouring characters; no other script is cut. Everything here is a pure function, safe to call from any thread.
+neighbouring characters; no other script is cut. An emoji is a word of its own. Everything here is a pure function,
+safe to call from any thread.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ _MARKS = (
     "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc"
     "\u0900-\u0963\u0966-\u0dff\u0e00-\u0e7f\u0e80-\u109f\u1780-\u17d3"
 )
+# People ask with an emoji for what was said with one; skin tones and joiners are not kept.
+_EMOJI = "\u2600-\u27bf\U0001f1e6-\U0001f3fa\U0001f400-\U0001faff"
 _ASCII = re.compile(r"[a-z0-9]+")
 _RUN = re.compile(rf"[{_CJK}]")
-_ANY = re.compile(rf"[{_CJK}]+|(?:[^\W_{_CJK}]|[{_MARKS}])+")
+_ANY = re.compile(rf"[{_CJK}]+|(?:[^\W_{_CJK}]|[{_MARKS}])+|[{_EMOJI}]")
 _POSSESSIVE = re.compile(r"['’]s\b")
 
 STOP = frozenset(
@@ -47,7 +50,7 @@ def words(text: str) -> list[str]:
 
 
 def terms(text: str) -> list[str]:
-    """The terms under which `text` is indexed, in order, repetitions kept; none for a text without letters."""
+    """The terms under which `text` is indexed, in order, repetitions kept; none for a text without letters or emoji."""
     return _stemmed([part for word in words(text) for part in (_grams(word) if _is_cjk(word) else (word,))])
 
 
@@ -61,6 +64,12 @@ def question_terms(text: str, without: frozenset[str] = frozenset()) -> list[str
     kept = [word for word in asked if word not in STOP and word not in without] or asked
     parts = [part for word in kept for part in (_grams(word)[len(word) :] or [word] if _is_cjk(word) else [word])]
     return list(dict.fromkeys(_stemmed(parts)))
+
+
+def mostly_cjk(text: str) -> bool:
+    """Whether at least half of the letters of a text are Han, kana or Hangul."""
+    letters = sum(c.isalpha() for c in text)
+    return letters > 0 and 2 * len(_RUN.findall(unicodedata.normalize("NFKC", text))) >= letters
 
 
 def _is_cjk(word: str) -> bool:

@@ -241,9 +241,9 @@ def rows_of(cubes: Ints, ascending: Ints, order: Ints) -> Ints:
     return np.where(ascending[at] == cubes, order[at], -1)
 
 
-def codes(names: Sequence[str], wanted: Container[str]) -> Ints:
-    """The codes of the wanted names."""
-    return np.array([code for code, name in enumerate(names) if name in wanted], dtype=np.int64)
+def among(codes: Ints, names: Sequence[str], wanted: Container[str]) -> NDArray[np.bool_]:
+    """Whether each code stands for a wanted name."""
+    return np.array([name in wanted for name in names], dtype=np.bool_)[codes]
 
 
 def _seconds(micros: Sequence[int | None]) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,8 +29,8 @@ class ScopeView:
     owners: Sequence[int]
     table: Table  # the rows, and no others
     speakers: Sequence[str]
-    space: int
-    dim: int
+    space: tuple[int, int]  # its number and dimension
+    wide: Callable[[apsw.Connection, Ints, int, NDArray[np.float32], int], Ints | None]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -89,7 +89,14 @@ class ScopeView:
         return None if np.isnan(found).all() else found
 
     def nearest(self, vector: NDArray[np.float32], count: int) -> Ints | None:
-        """The `count` rows of greatest similarity, best first; None if no row has a vector."""
+        """The `count` rows of greatest similarity, best first; None if no row has a vector.
+
+        Exact while vectors are in memory. Of a wide scope the index finds them, or all are read where there is none.
+        """
+        if self.table.vectors is None:
+            numbers = self.wide(self.connection, self._in_order[0], self.space[0], vector, count)
+            if numbers is not None:
+                return rows_of(numbers, *self._in_order)
         found = self.similarities(vector, np.arange(len(self)))
         if found is None:
             return None
@@ -124,7 +131,7 @@ class ScopeView:
         found = np.full(len(rows), np.nan, dtype=np.float32)
         place = {n: i for i, n in enumerate(self.numbers[rows].tolist())}
         for n, blob, _ in self._rows_on_disk(rows):
-            held: Half = unpack(blob, self.dim)
+            held: Half = unpack(blob, self.space[1])
             found[place[n]] = dots(held, vector).max()
         return found
 
@@ -135,5 +142,5 @@ class ScopeView:
             part = numbers[start : start + CHUNK]
             condition = f"space = ? AND cube IN ({marks(part)})"
             statement = f"SELECT cube, vectors, states FROM vectors WHERE {condition}"  # noqa: S608
-            read += query(self.connection, statement, (self.space, *part))
+            read += query(self.connection, statement, (self.space[0], *part))
         return read
