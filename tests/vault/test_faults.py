@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from tercet import VaultDamaged, VaultError
 from tercet.testing.faults import CHANGES, SECTOR, DiskFailed, DiskFull, FaultyDisk
-from tercet.testing.histories import Fault, History, Moment, check, endure, read
+from tercet.testing.histories import Fault, History, check, endure, read, survive
 
 SEEDS = range(40)
 MAIN = apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_MAIN_DB
@@ -102,21 +101,8 @@ def _rows(path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("seed", range(100))
-def test_a_power_cut_loses_nothing_acknowledged(seed: int, folder: Path, tmp_path: Path) -> None:
-    dice = random.Random(seed)  # noqa: S311
-    with FaultyDisk(folder) as disk:
-        history = History(folder, seed, disk=disk, vectors=seed % 2 == 1)
-        moments = list(history.run(10))
-        history.close()
-        # At any moment, and where it hurts most: the moment after a call has returned.
-        for number, at in enumerate((dice.randrange(disk.now + 1), dice.choice(moments).at)):
-            check(disk.image(tmp_path / str(number), at=at, seed=seed), *around(moments, at))
-
-
-def around(moments: list[Moment], at: int) -> list[Moment]:
-    """The last moment acknowledged before a cut, and the one that the call in flight would have led to."""
-    last = max(number for number, moment in enumerate(moments) if moment.at <= at)
-    return moments[last : last + 2]
+def test_a_power_cut_loses_nothing_acknowledged(seed: int, folder: Path) -> None:
+    survive(folder, seed, 10, vectors=seed % 2 == 1)
 
 
 def test_the_checks_see_a_lost_write(folder: Path, tmp_path: Path) -> None:

@@ -159,6 +159,26 @@ class History:
         return self.dice.choice(sorted(self.held))
 
 
+def survive(folder: Path, seed: int, steps: int, *, vectors: bool = False) -> list[bool]:
+    """Run a history, cut the power twice, and check what is found: at any moment, and right after a call returned.
+
+    Returns, for each cut within a call, whether the call was found done. Raises AssertionError if a promise was broken.
+    """
+    dice = random.Random(seed)  # noqa: S311  # a test's choices
+    done = []
+    with FaultyDisk(folder) as disk:
+        history = History(folder, seed, disk=disk, vectors=vectors)
+        moments = list(history.run(steps))
+        history.close()
+        for number, at in enumerate((dice.randrange(disk.now + 1), dice.choice(moments).at)):
+            last = max(number for number, moment in enumerate(moments) if moment.at <= at)
+            image = disk.image(folder.with_name(f"{folder.name}-cut-{number}"), at=at, seed=seed)
+            found = check(image, *moments[last : last + 2])
+            if moments[last].at < at and last + 1 < len(moments):
+                done.append(found is not moments[last])
+    return done
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """The `nth` call to the disk, of those in `calls`, fails with `error`, as do the `times - 1` after it."""

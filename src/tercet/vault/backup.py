@@ -110,7 +110,7 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
             with ExitStack() as stack:
                 for name, facts in manifest["files"].items():
                     live, new = target / name, staging / name
-                    known = stack.enter_context(closing(_alone(live))) if live.exists() else None
+                    known = stack.enter_context(closing(_alone(live, ledger=ledger))) if live.exists() else None
                     make_folder(new.parent)
                     shutil.copyfile(backup / name, new)
                     if known is not None and ledger:
@@ -145,11 +145,13 @@ def verify(backup: Path) -> dict[str, Any]:
     return manifest
 
 
-def _alone(live: Path) -> apsw.Connection:
+def _alone(live: Path, *, ledger: bool) -> apsw.Connection:
     """A connection that shuts out every other until it is closed, on a file without a log beside it."""
     try:
         connection = connect(live)
-    except VaultDamaged:
+    except VaultDamaged as error:
+        if ledger:
+            raise _unread(live) from error
         for name in (f"{live.name}-wal", f"{live.name}-shm"):  # of no use without the file, and wrong beside another
             live.with_name(name).unlink(missing_ok=True)
         return apsw.Connection(":memory:")
@@ -170,10 +172,14 @@ def _ledger(known: apsw.Connection, live: Path) -> dict[bytes, int]:
     try:
         return dict(query(known, said))
     except apsw.Error as error:
-        raise VaultDamaged(
-            f"{live} is damaged: what was erased there cannot be read, and would come back. To restore all the same, "
-            "leave the ledger aside and forget again what has to be forgotten."
-        ) from error
+        raise _unread(live) from error
+
+
+def _unread(live: Path) -> VaultDamaged:
+    return VaultDamaged(
+        f"{live} is damaged: what was erased there cannot be read, and would come back. To restore all the same, "
+        "leave the ledger aside and forget again what has to be forgotten."
+    )
 
 
 def _replay(ledger: dict[bytes, int], staging: Path, name: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,16 @@ BUSY_MS = 30_000
 def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
     """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory.
 
-    `vfs` names the SQLite layer that reads and writes files, where it is not the system's own.
+    `vfs` names the SQLite layer that reads and writes files, where it is not the system's own. Where the folder or the
+    file may not be written, the connection only reads.
     """
     with translated(path):
-        connection = apsw.Connection(str(path), vfs=vfs) if path else apsw.Connection(":memory:")
+        if path is None:
+            connection = apsw.Connection(":memory:")
+        elif not path.exists() or _writable(path):
+            connection = apsw.Connection(str(path), vfs=vfs)
+        else:
+            connection = _reader(path, vfs)
         with closed_on_error(connection):
             connection.set_busy_timeout(BUSY_MS)
             # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to files.
@@ -34,6 +41,26 @@ def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
             if path is not None and connection.pragma("journal_mode") != "wal":
                 connection.pragma("journal_mode", "wal")
         return connection
+
+
+def _writable(path: Path) -> bool:
+    effective = os.access in os.supports_effective_ids
+    return all(os.access(one, os.W_OK, effective_ids=effective) for one in (path, path.parent))
+
+
+def _reader(path: Path, vfs: str | None) -> apsw.Connection:
+    """A connection that needs to write nothing, not even the index of a log."""
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or not log.stat().st_size:
+        # Nobody is writing: whoever did would have a log. A later writer is met by a later connection.
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags, vfs=vfs)
+    if not path.with_name(f"{path.name}-shm").exists():
+        raise VaultError(
+            f"{path} was not closed by whoever wrote it, and its log cannot be read where nothing may be written: open "
+            "it once where it can be written, or copy it there."
+        )
+    return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
 
 
 @contextmanager

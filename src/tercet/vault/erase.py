@@ -15,7 +15,7 @@ from tercet.errors import Held
 from tercet.lifecycle import State
 from tercet.vault import jobs
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar
+from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar, undamaged
 from tercet.vault.ids import parse_id
 from tercet.vault.search import words
 from tercet.vault.writer import Writer
@@ -57,7 +57,8 @@ def closure(connection: apsw.Connection, numbers: Iterable[int]) -> list[int]:
         for start in range(0, len(border), 500):
             part = border[start : start + 500]
             found |= {n for (n,) in query(connection, _NEXT.format(marks(part), marks(part)), (*part, *part))}
-        border = sorted(found - reached)
+        with undamaged("What memories were made from"):
+            border = sorted(found - reached)
     return sorted(reached)
 
 

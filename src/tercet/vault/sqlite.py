@@ -308,8 +308,9 @@ class Tenant:
 
     def _give_back(self, connection: apsw.Connection) -> None:
         # An interrupt may come between BEGIN and the block that undoes it: such a connection is not used again.
-        usable = connection.filename and not connection.in_transaction and not self._closed
-        if usable and len(self._idle) < IDLE:
+        # One that only reads is not kept: it would not notice if somebody else began to write.
+        usable = connection.filename and not connection.readonly("main") and not connection.in_transaction
+        if usable and not self._closed and len(self._idle) < IDLE:
             self._idle.append(connection)
         else:
             connection.close()
