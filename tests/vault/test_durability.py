@@ -331,7 +331,7 @@ for point in range(1, 500):
     ],
 )
 def test_a_kill_at_any_statement_does_all_or_nothing(tmp_path: Path, call: str, after: list[str]) -> None:
-    """Killed before each SQL statement in turn: the call is undone, or done whole, and never the one after the other."""
+    """Killed before each SQL statement in turn: the call is undone, or done whole, never one after the other."""
     before = ["Keep.", "The canary sings."]
     with Tercet.open(tmp_path / "base", embedder=None) as t:
         t.scope(user="alice").remember("Keep.")

@@ -109,7 +109,7 @@ def test_large_texts_leave_no_byte(folder: Path, alice: ScopedMemory) -> None:
 
 
 def test_pages_that_were_split_leave_no_byte(folder: Path, t: Tercet) -> None:
-    """Where a tree's page was divided, a copy of what moved away can stay behind in the gap, beside what still stands."""
+    """Where a page was divided, a copy of what moved away can stay behind in the gap, beside what stands."""
     scope, entropy = t.scope(user="alice"), SeededEntropy()
     gone, words = [], []
     for _ in range(12):
