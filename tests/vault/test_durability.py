@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,3 +270,79 @@ def test_another_process_sees_a_write_at_once(tmp_path: Path) -> None:
             tmp_path,
         )
         assert told.strip() == cube.id
+
+
+KILLED_AT = """
+import json, os, shutil, sys
+from pathlib import Path
+from tercet import Tercet
+from tercet.vault import sqlite
+base, call = Path(sys.argv[1]), sys.argv[2]
+connect = sqlite.connect
+
+def counting(limit):
+    left = [limit]
+    def trace(cursor, statement, bindings):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), 9)
+        return True
+    def opened(path, **options):
+        connection = connect(path, **options)
+        connection.exec_trace = trace
+        return connection
+    return opened
+
+for point in range(1, 500):
+    folder = base.parent / f"{call}-{point}"
+    shutil.copytree(base, folder)
+    child = os.fork()
+    if child == 0:
+        sqlite.connect = counting(point)
+        alice = Tercet.open(folder, embedder=None).scope(user="alice")
+        [cube] = alice.list(where={"ref": "r"})
+        if call == "remember_many":
+            alice.remember_many(["One.", "Two.", "Three."])
+        elif call == "revise":
+            alice.revise(cube.id, "Revised.")
+        else:
+            alice.forget(cube.id)
+        os._exit(0)
+    killed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    with Tercet.open(folder, embedder=None) as t:
+        texts = sorted(cube.text for cube in t.scope(user="alice").list())
+        found = [finding.what for some in t.doctor().values() for finding in some]
+        t.work(until_idle=True)
+    left = any(b"canary" in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    print(json.dumps([texts, found, left]))
+    shutil.rmtree(folder)
+    if not killed:
+        break
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("call", "after"),
+    [
+        ("remember_many", ["Keep.", "One.", "The canary sings.", "Three.", "Two."]),
+        ("revise", ["Keep.", "Revised."]),
+        ("forget", ["Keep."]),
+    ],
+)
+def test_a_kill_at_any_statement_does_all_or_nothing(tmp_path: Path, call: str, after: list[str]) -> None:
+    """Killed before each SQL statement in turn: the call is undone, or done whole, never one after the other."""
+    before = ["Keep.", "The canary sings."]
+    with Tercet.open(tmp_path / "base", embedder=None) as t:
+        t.scope(user="alice").remember("Keep.")
+        t.scope(user="alice").remember("The canary sings.", ref="r")
+    points = [json.loads(line) for line in run(KILLED_AT, tmp_path / "base", call).splitlines()]
+    texts = [found for found, _, _ in points]
+    assert len(points) > 20
+    assert [found for found in texts if found not in (before, after)] == []
+    assert texts == [found for found in texts if found == before] + [found for found in texts if found == after]
+    assert texts[0] == before
+    assert texts[-1] == after
+    assert [findings for _, findings, _ in points if findings] == []
+    if call == "forget":  # whenever it was killed after the commit, whoever works next scrubs the bytes
+        assert [left for found, _, left in points if found == after and left] == []
