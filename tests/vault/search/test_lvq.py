@@ -65,9 +65,7 @@ def published() -> Published:
     ],
     ids=str,
 )
-def test_golden_numbers(
-    published: Published, lvq: LVQ, rms: float, first: float, reranked: float, both: float
-) -> None:
+def test_golden_numbers(published: Published, lvq: LVQ, rms: float, first: float, reranked: float, both: float) -> None:
     codes = lvq.encode(published.vectors, published.mean)
     error = lvq.decode(codes, published.mean).astype(np.float64) - published.vectors
     assert np.sqrt(np.square(error).mean()) == pytest.approx(rms, rel=0.015)
@@ -259,7 +257,9 @@ def test_a_zero_query_or_vector_has_cosine_zero() -> None:
     codes = LVQ(8).encode(vectors, mean)
     assert (exact(LVQ(8), codes, Query.make(np.zeros(16), mean, "cosine")) == 0).all()
     assert exact(LVQ(8), codes, Query.make(vectors[1], mean, "cosine"))[0] == 0
-    assert (Scan.make(LVQ(4), LVQ(4).encode(vectors, mean), "cosine").rough(Query.make(np.zeros(16), mean, "ip")) == 0).all()
+    assert (
+        Scan.make(LVQ(4), LVQ(4).encode(vectors, mean), "cosine").rough(Query.make(np.zeros(16), mean, "ip")) == 0
+    ).all()
 
 
 def test_nothing_is_nothing() -> None:

@@ -277,7 +277,10 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         assert file.part.exists()
         raise KeyboardInterrupt
     assert path.read_bytes() == before
-    with pytest.raises(ValueError, match="0 bytes of 8"), SegmentWriter(tmp_path / "b", {}, {"x": Section("<i4", (2,))}):
+    with (
+        pytest.raises(ValueError, match="0 bytes of 8"),
+        SegmentWriter(tmp_path / "b", {}, {"x": Section("<i4", (2,))}),
+    ):
         pass
 
     def full(_: int) -> None:
