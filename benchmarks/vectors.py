@@ -45,7 +45,7 @@ SETS = ("real", "synthetic")
 TARGETS = (0.985, 0.99)
 COUNT, QUERIES, DIM = 100_000, 500, 384
 COUNT_QUICK, QUERIES_QUICK = 10_000, 100
-ONE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def glosses(folder: Path, count: int) -> list[str]:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks.common import peak_rss_mb, percentile
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 K = 10
@@ -33,13 +32,13 @@ class Index(Protocol):
     sweep: Sequence[float | None]
     """Search parameters, those that find most last; None where there is nothing to choose."""
 
-    def build(self, vectors: Floats, folder: Path) -> None:
+    def build(self, vectors: Floats, folder: Path, /) -> None:
         """Make the index of (n, dim) float32 vectors with one thread; files go into the folder."""
 
     def sizes(self) -> tuple[int, int]:
         """Bytes that must be in memory to search, and bytes beside them that are read from disk."""
 
-    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
+    def search(self, query: Floats, parameter: float | None, /) -> NDArray[np.int64]:
         """Ids of the ten nearest to a query (dim,)."""
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from benchmarks.peers.vectors.loop import K, Floats, main
+from benchmarks.peers.vectors.loop import Floats, K, main
+
 from tercet.vault.search.graph import Graph
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment
@@ -23,13 +24,13 @@ class Single:
 
     sweep: Sequence[float | None] = (None,)
 
-    def build(self, vectors: Floats, folder: Path) -> None:
+    def build(self, vectors: Floats, _folder: Path) -> None:
         self.rows = vectors.copy()
 
     def sizes(self) -> tuple[int, int]:
         return self.rows.nbytes, 0
 
-    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
+    def search(self, query: Floats, _parameter: float | None) -> NDArray[np.int64]:
         scores = self.rows @ query
         return np.argpartition(scores, len(scores) - K)[-K:]
 
@@ -39,13 +40,13 @@ class Half:
 
     sweep: Sequence[float | None] = (None,)
 
-    def build(self, vectors: Floats, folder: Path) -> None:
+    def build(self, vectors: Floats, _folder: Path) -> None:
         self.rows = vectors.astype(np.float16)
 
     def sizes(self) -> tuple[int, int]:
         return self.rows.nbytes, 0
 
-    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
+    def search(self, query: Floats, _parameter: float | None) -> NDArray[np.int64]:
         scores = dots(self.rows, query)
         return np.argpartition(scores, len(scores) - K)[-K:]
 

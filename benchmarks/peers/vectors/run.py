@@ -5,13 +5,15 @@ scalable-vs runs over float32 only: its LVQ ends the process on processors of ot
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.common import store_bytes
-from benchmarks.peers.vectors.loop import K, main
+from benchmarks.peers.vectors.loop import Floats, K, main
 
 EF = (16, 32, 48, 64, 96, 128, 192, 256, 512)
 
@@ -19,7 +21,7 @@ EF = (16, 32, 48, 64, 96, 128, 192, 256, 512)
 class Hnswlib:
     sweep = EF
 
-    def build(self, vectors, folder):
+    def build(self, vectors: Floats, folder: Path) -> None:
         import hnswlib
 
         self.index = hnswlib.Index(space="ip", dim=vectors.shape[1])
@@ -29,10 +31,10 @@ class Hnswlib:
         self.index.save_index(str(folder / "index"))
         self.size = (folder / "index").stat().st_size
 
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
         return self.size, 0
 
-    def search(self, query, parameter):
+    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.set_ef(parameter)
         return self.index.knn_query(query, k=K)[0][0].astype(np.int64)
 
@@ -41,18 +43,23 @@ class Usearch:
     sweep = EF
     dtype = "f32"
 
-    def build(self, vectors, folder):
+    def build(self, vectors: Floats, _folder: Path) -> None:
         from usearch.index import Index
 
         self.index = Index(
-            ndim=vectors.shape[1], metric="cos", dtype=self.dtype, connectivity=16, expansion_add=128, expansion_search=64
+            ndim=vectors.shape[1],
+            metric="cos",
+            dtype=self.dtype,
+            connectivity=16,
+            expansion_add=128,
+            expansion_search=64,
         )
         self.index.add(np.arange(len(vectors)), vectors, threads=1)
 
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
         return self.index.serialized_length, 0
 
-    def search(self, query, parameter):
+    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.expansion_search = parameter
         return self.index.search(query, K, threads=1).keys.astype(np.int64)
 
@@ -68,7 +75,7 @@ class UsearchByte(Usearch):
 class Faiss:
     sweep = (None,)
 
-    def build(self, vectors, folder):
+    def build(self, vectors: Floats, _folder: Path) -> None:
         import faiss
 
         faiss.omp_set_num_threads(1)
@@ -77,30 +84,30 @@ class Faiss:
         self.index.add(vectors)
         self.size = len(faiss.serialize_index(self.index))
 
-    def make(self, faiss, dim):
+    def make(self, faiss: ModuleType, dim: int) -> object:
         return faiss.IndexFlatIP(dim)
 
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
         return self.size, 0
 
-    def search(self, query, parameter):
+    def search(self, query: Floats, _parameter: float | None) -> NDArray[np.int64]:
         return self.index.search(query[None], K)[1][0]
 
 
 class FaissByte(Faiss):
-    def make(self, faiss, dim):
+    def make(self, faiss: ModuleType, dim: int) -> object:
         return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
 
 
 class FaissHnsw(Faiss):
     sweep = EF
 
-    def make(self, faiss, dim):
+    def make(self, faiss: ModuleType, dim: int) -> object:
         index = faiss.IndexHNSWFlat(dim, 16, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = 200
         return index
 
-    def search(self, query, parameter):
+    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.hnsw.efSearch = parameter
         return super().search(query, parameter)
 
@@ -108,7 +115,7 @@ class FaissHnsw(Faiss):
 class Svs:
     sweep = (10, 20, 30, 40, 60, 80, 120, 160, 320)
 
-    def build(self, vectors, folder):
+    def build(self, vectors: Floats, folder: Path) -> None:
         import svs
 
         parameters = svs.VamanaBuildParameters(graph_max_degree=32, window_size=64, alpha=0.95)
@@ -116,10 +123,10 @@ class Svs:
         self.index.save(str(folder / "config"), str(folder / "graph"), str(folder / "data"))
         self.size = store_bytes(folder)
 
-    def sizes(self):
+    def sizes(self) -> tuple[int, int]:
         return self.size, 0
 
-    def search(self, query, parameter):
+    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.search_window_size = parameter
         return self.index.search(query[None], K)[0][0].astype(np.int64)
 

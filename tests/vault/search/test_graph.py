@@ -50,7 +50,9 @@ def test_a_wider_window_finds_more(tmp_path: Path) -> None:
     graph = Graph.open(path, segment)
     recalls = []
     for window in (10, 40, 160):
-        found = [(graph.search(query, 10, window=window)[0], segment.search(query, 10)[0]) for query in clustered(60, 1)]
+        found = [
+            (graph.search(query, 10, window=window)[0], segment.search(query, 10)[0]) for query in clustered(60, 1)
+        ]
         recalls.append(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in found]))
     assert recalls[0] < recalls[1] <= recalls[2]
 
