@@ -16,7 +16,7 @@ from tercet.vault.search.cells import Cells, assign
 from tercet.vault.search.lvq import LVQ, Floats
 from tercet.vault.search.lvq_scores import Metric, normalised
 from tercet.vault.search.segment import Segment, file_name
-from tercet.vault.search.segment_file import Section, SegmentReader, SegmentWriter
+from tercet.vault.search.segment_file import Section, SegmentReader, writing
 
 CODERS = [LVQ(8), LVQ(4), LVQ(4, 4), LVQ(4, 8), LVQ(8, 8)]
 METRICS: list[Metric] = ["ip", "l2", "cosine"]
@@ -91,9 +91,14 @@ def test_cells_find_the_share_asked_for(tmp_path: Path, metric: Metric) -> None:
 
 def test_cells_look_at_fewer_rows_than_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segment = written(tmp_path, clustered(6000, 24), LVQ(8), cells=FEW)
-    looked = []
-    open_runs = segment._open
-    monkeypatch.setattr(segment, "_open", lambda *given: looked.append(given[2]) or open_runs(*given))
+    looked: list[list[tuple[int, int]]] = []
+    runs_of = segment._runs
+
+    def seen(cells: NDArray[np.int64]) -> list[tuple[int, int]]:
+        looked.append(runs_of(cells))
+        return looked[-1]
+
+    monkeypatch.setattr(segment, "_runs", seen)
     for query in clustered(50, 24, seed=1):
         segment.search(query, 10, share=0.9)
     assert np.mean([sum(stop - start for start, stop in runs) for runs in looked]) * 2 < 3000
@@ -264,24 +269,30 @@ def test_a_file_of_a_newer_format_says_so(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def written_raw(folder: Path) -> Path:
-    with SegmentWriter(folder / "raw", {"a": 1}, {"x": Section("<i4", (2,))}) as file:
+    with writing(folder / "raw", {"a": 1}, {"x": Section("<i4", (2,))}) as file:
         file.append("x", np.array([1, 2], np.int32))
     return folder / "raw"
+
+
+def interrupted(path: Path) -> None:
+    with writing(path, {}, {"x": Section("<i4", (2,))}) as file:
+        file.append("x", np.array([7, 8], np.int32))
+        assert len(list(path.parent.iterdir())) == 2
+        raise KeyboardInterrupt
+
+
+def unfilled(path: Path) -> None:
+    with writing(path, {}, {"x": Section("<i4", (2,))}) as file:
+        file.append("x", np.array([7], np.int32))
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written_raw(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt), SegmentWriter(path, {}, {"x": Section("<i4", (2,))}) as file:
-        file.append("x", np.array([1, 2], np.int32))
-        assert file.part.exists()
-        raise KeyboardInterrupt
-    assert path.read_bytes() == before
-    with (
-        pytest.raises(ValueError, match="0 bytes of 8"),
-        SegmentWriter(tmp_path / "b", {}, {"x": Section("<i4", (2,))}),
-    ):
-        pass
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(path)
+    with pytest.raises(ValueError, match="4 bytes of 8"):
+        unfilled(path)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")

@@ -1,7 +1,7 @@
 """An inverted file: vectors in cells around centroids, so that a search looks into the cells near the query only.
 
-Centroids come from k-means (spherical, unless the metric is L2; Lloyd 1982, Jegou et al. 2011), whose products are exact
-in integers: the cells of given vectors are the same on every machine, whatever the number of threads.
+Centroids come from k-means (spherical, unless the metric is L2; Lloyd 1982, Jegou et al. 2011), whose products are
+exact in integers: the cells of given vectors do not depend on the number of threads.
 
 How many cells a search opens depends on the query. Some are opened at once; with s_k the k-th best score found there,
 and s the score of a centroid, the rest of the search opens every cell with

@@ -11,7 +11,7 @@ usearch is an optional dependency; cells (see `cells`) need less memory and are 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tercet.errors import InvalidRequest, Unsupported, VaultDamaged
 from tercet.vault.search.cells import Ints
 from tercet.vault.search.lvq import Floats
 from tercet.vault.search.segment import Mask, Segment
-from tercet.vault.search.segment_file import Section, SegmentReader, SegmentWriter
+from tercet.vault.search.segment_file import Section, SegmentReader, writing
 
 if TYPE_CHECKING:
     from usearch.index import Index
@@ -65,7 +65,7 @@ class Graph:
             index.add(rows, _coded(segment.coarse(rows)), threads=1)  # more would add in an order of their own
         saved = np.frombuffer(index.save() or b"", np.uint8)
         meta = {"of": segment.digest, "degree": degree, "window": window, "dim": segment.dim, "rows": len(segment)}
-        with SegmentWriter(path, meta, {"graph": Section("|u1", saved.shape)}) as file:
+        with writing(path, meta, {"graph": Section("|u1", saved.shape)}) as file:
             file.append("graph", saved)
 
     @classmethod
@@ -135,7 +135,7 @@ def _coded(vectors: Floats) -> NDArray[np.int8]:
     return np.rint(vectors * (np.float32(127) / np.where(largest == 0, 1, largest))).astype(np.int8)
 
 
-def _empty(dim: int, degree: int, window: int) -> Any:
+def _empty(dim: int, degree: int, window: int) -> Index:
     try:
         from usearch.index import Index
     except ImportError as error:

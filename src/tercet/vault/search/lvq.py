@@ -107,7 +107,7 @@ class LVQ:
         else:
             y -= first * step
             y += step / 2
-            second = _levels(y, step / ((1 << self.residual) - 1), self.residual)
+            second = _levels(y, step / np.float32((1 << self.residual) - 1), self.residual)
         return Codes(y.shape[1], pack(first, self.bits), pack(second, self.residual), delta, lo)
 
     def decode(self, codes: Codes, mean: Floats, *, both: bool = True) -> Floats:
@@ -150,7 +150,7 @@ def mean_of(blocks: Iterable[Rows], dim: int) -> Floats:
 
 
 def centred(vectors: Rows, mean: Floats) -> Floats:
-    """Vectors less the mean, as a new float32 (n, dim). Raises InvalidRequest on a wrong shape or what is not finite."""
+    """Vectors less the mean, as a new float32 (n, dim). Raises InvalidRequest on a wrong shape, or if not finite."""
     rows = np.asarray(vectors)
     if rows.ndim != 2 or mean.shape != rows.shape[1:]:
         raise InvalidRequest(f"Vectors of shape {rows.shape} cannot be coded around a mean of shape {mean.shape}.")

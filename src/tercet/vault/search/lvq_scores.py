@@ -100,8 +100,9 @@ def _levels_dot(query: Query, packed: Bytes, bits: int, dim: int) -> NDArray[np.
     return _pairs(query.vector, unpack(packed, bits, dim).astype(np.float32), "dot")
 
 
-def _pairs(vector: Floats, rows: Floats, metric: str) -> NDArray[np.float64]:
-    return np.asarray(numkong.cdist(vector[None], np.ascontiguousarray(rows), metric=metric))[0].astype(np.float64)
+def _pairs(vector: Floats, rows: Floats, metric: Literal["dot", "sqeuclidean"]) -> NDArray[np.float64]:
+    found = np.asarray(numkong.cdist(vector[None], np.ascontiguousarray(rows), metric=metric))
+    return np.asarray(found[0], np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +157,7 @@ class Scan:
         score += np.float32((1 << self.bits - 1) * query.total)
         score *= joined(self.delta, ranges)
         score += joined(self.lo, ranges) * np.float32(query.total)
-        if query.metric == "l2":
-            assert self.norms is not None
+        if self.norms is not None:
             score *= 2
             score -= joined(self.norms, ranges)
             score -= np.float32(query.base)
@@ -179,11 +179,13 @@ class Kernel:
     def __init__(self, scan: Scan, query: Query) -> None:
         self._scale = np.float32(float(np.abs(query.vector).max(initial=0)) / LIMIT[scan.bits])
         whole = np.rint(query.vector / (self._scale or np.float32(1))).astype(np.int32)
+        self._rows = scan.signed
         if scan.bits == 8:
-            self._type, self._rows, self._query = "int8", scan.signed.view(np.int8), whole.astype(np.int8)[None]
+            self._type: Literal["int8", "int4"] = "int8"
+            self._query = whole.astype(np.int8).view(np.uint8)[None]
         else:
             high = (whole + 8) >> 4
-            self._type, self._rows = "int4", scan.signed
+            self._type = "int4"
             self._query = _nibbles(np.stack([high, whole - 16 * high]))
 
     def __call__(self, ranges: Sequence[tuple[int, int]]) -> Floats:
@@ -197,7 +199,7 @@ class Kernel:
             if end > at:
                 found[:, at:end] = cdist(query, rows[start:stop], metric="dot", dtype=kind)
             at = end
-        products = found[-1]
+        products: Floats = found[-1]
         if len(found) > 1:
             products += np.float32(16) * found[0]
         products *= self._scale

@@ -80,7 +80,8 @@ class Segment:
         Raises
         ------
         VaultDamaged
-            If the file is not there, or a byte of it is not what was written. Later calls raise it for the second level.
+            If the file is not there, or a byte of it is not what was written. For the second level, later calls raise
+            it.
         VaultTooNew, VaultError
             If a newer Tercet wrote it; if the system cannot read it.
         """

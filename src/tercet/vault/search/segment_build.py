@@ -15,7 +15,7 @@ from tercet.vault.search.cells import Cells, Ints, gap_needed, nearest_cells
 from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows, mean_of
 from tercet.vault.search.lvq_layout import width
 from tercet.vault.search.lvq_scores import Metric, Query, Scan, normalised
-from tercet.vault.search.segment_file import Section, SegmentWriter
+from tercet.vault.search.segment_file import Section, writing
 
 STEP = 4096
 """Vectors coded at once; a multiple of the rows that share a digest."""
@@ -65,7 +65,7 @@ def write(
     cells = CELL_CODER.encode(centroids, mean)
     starts = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=len(centroids) or 1))])
     gaps = _gaps(ordered, scan, Scan.make(CELL_CODER, cells, metric), starts, mean, maker.first)
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "mean": mean, "numbers": numbers[order], "starts": starts, "gaps": gaps,
         "cells": cells.primary, "cell_delta": cells.delta, "cell_lo": cells.lo,
         "signed": scan.signed, "delta": scan.delta.astype(np.float16), "lo": scan.lo.astype(np.float16),
@@ -75,7 +75,7 @@ def write(
     sections = {name: Section(array.dtype.newbyteorder("<").str, array.shape) for name, array in arrays.items()}
     if lvq.residual:
         sections["residual"] = Section("|u1", (n, width(dim, lvq.residual)), blocks=True)
-    with SegmentWriter(path, meta, sections) as file:
+    with writing(path, meta, sections) as file:
         for name, array in arrays.items():
             file.append(name, array)
         if lvq.residual:

@@ -20,8 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,16 +54,35 @@ class Section:
         return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
 
 
-class SegmentWriter:
-    """Writes a file; it appears under its name when the `with` ends, and not at all if that raises.
+@contextmanager
+def writing(path: Path, meta: Mapping[str, Any], sections: Mapping[str, Section]) -> Iterator[SegmentWriter]:
+    """Write a file: it appears under its name when the `with` ends, and not at all if that raises.
 
-    Sections are filled with `append` in any order, each from its first row to its last. Raises VaultError where the
-    system cannot write.
+    Raises VaultError where the system cannot write, and ValueError if a section was not filled.
     """
+    part = path.with_name(path.name + ".part")
+    with _named(part):
+        file = part.open("wb")
+    try:
+        writer = SegmentWriter(file, meta, sections)
+        yield writer
+        writer.finish()
+        with _named(path):
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            part.replace(path)
+            sync_folder(path.parent)
+    finally:
+        file.close()
+        part.unlink(missing_ok=True)
 
-    def __init__(self, path: Path, meta: Mapping[str, Any], sections: Mapping[str, Section]) -> None:
-        self.path, self.meta = path, dict(meta)
-        self.part = path.with_name(path.name + ".part")
+
+class SegmentWriter:
+    """Fills the sections of a file, in any order, each from its first row to its last."""
+
+    def __init__(self, file: BinaryIO, meta: Mapping[str, Any], sections: Mapping[str, Section]) -> None:
+        self._file, self.meta = file, dict(meta)
         self.sections = dict(sections)
         for name, section in sections.items():
             if section.blocks:
@@ -77,12 +95,6 @@ class SegmentWriter:
         self.end = _aligned(end)
         self._written = dict.fromkeys(self.sections, 0)
         self._hashes = {name: hashlib.sha256() for name in self.sections}
-        self._file: BinaryIO | None = None
-
-    def __enter__(self) -> Self:
-        with _named(self.part):
-            self._file = self.part.open("wb")
-        return self
 
     def append(self, name: str, rows: Array) -> None:
         """The next rows of a section; of one with blocks, a multiple of 64 rows each time but the last."""
@@ -90,25 +102,16 @@ class SegmentWriter:
         data = np.ascontiguousarray(rows, dtype=section.dtype)
         if data.shape[1:] != section.shape[1:]:
             raise ValueError(f"{name} has rows of shape {section.shape[1:]}, not {data.shape[1:]}")
-        self._write(self.offsets[name] + self._written[name], data)
-        self._hashes[name].update(data)
+        self._write(self.offsets[name] + self._written[name], data.data)
+        self._hashes[name].update(data.data)
         self._written[name] += data.nbytes
         if section.blocks:
             starts = range(0, len(data), BLOCK)
             digests = b"".join(_digest(data[start : start + BLOCK]) for start in starts)
             self.append(f"{name}.digests", np.frombuffer(digests, np.uint8).reshape(-1, DIGEST))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        assert self._file is not None
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._file.close()
-            if self.part.exists():
-                self.part.unlink()
-
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Write the header. Raises ValueError if a section was not filled."""
         for name, section in self.sections.items():
             if self._written[name] != section.size:
                 raise ValueError(f"{name} was given {self._written[name]} bytes of {section.size}")
@@ -117,25 +120,16 @@ class SegmentWriter:
                 "dtype": section.dtype,
                 "shape": section.shape,
                 "offset": self.offsets[name],
-                "blocks": section.blocks,
                 "sha256": self._hashes[name].hexdigest(),
             }
             for name, section in self.sections.items()
         }
         header = json.dumps({"meta": self.meta, "sections": described}).encode()
-        self._write(self.end, np.frombuffer(header, np.uint8))
-        prelude = PRELUDE.pack(MAGIC, FORMAT, 0, self.end, len(header), hashlib.sha256(header).digest())
-        self._write(0, np.frombuffer(prelude, np.uint8))
-        assert self._file is not None
-        with _named(self.path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self.part.replace(self.path)
-            sync_folder(self.path.parent)
+        self._write(self.end, header)
+        self._write(0, PRELUDE.pack(MAGIC, FORMAT, 0, self.end, len(header), hashlib.sha256(header).digest()))
 
-    def _write(self, offset: int, data: Array) -> None:
-        assert self._file is not None
-        with _named(self.part):
+    def _write(self, offset: int, data: bytes | memoryview) -> None:
+        with _named(Path(self._file.name)):
             self._file.seek(offset)
             self._file.write(data)
 
@@ -177,7 +171,7 @@ class SegmentReader:
     def array(self, name: str) -> Array:
         """A section, checked, as a read-only copy in memory."""
         found = self._mapped(name).copy()
-        if hashlib.sha256(found).hexdigest() != self._sections[name]["sha256"]:
+        if hashlib.sha256(found.data).hexdigest() != self._sections[name]["sha256"]:
             raise self._damaged(f"{name} is not what was written")
         found.flags.writeable = False
         return found
@@ -245,7 +239,7 @@ def _aligned(offset: int) -> int:
 
 
 def _digest(rows: Array) -> bytes:
-    return hashlib.sha256(rows).digest()[:DIGEST]
+    return hashlib.sha256(rows.data).digest()[:DIGEST]
 
 
 @contextmanager

@@ -1,0 +1,134 @@
+"""Tercet's own: exact scans in float32 and half precision, segments of LVQ by scan and by cells, and the graph."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from benchmarks.peers.vectors.loop import Floats, K, main
+
+from tercet.vault.search.graph import Graph
+from tercet.vault.search.lvq import LVQ
+from tercet.vault.search.segment import Segment
+from tercet.vault.search.vectors import dots
+
+
+class Single:
+    """float32 rows and a matrix product: what exact means here."""
+
+    sweep: Sequence[float | None] = (None,)
+
+    def build(self, vectors: Floats, _folder: Path) -> None:
+        self.rows = vectors.copy()
+
+    def sizes(self) -> tuple[int, int]:
+        return self.rows.nbytes, 0
+
+    def search(self, query: Floats, _parameter: float | None) -> NDArray[np.int64]:
+        scores = self.rows @ query
+        return np.argpartition(scores, len(scores) - K)[-K:]
+
+
+class Half:
+    """The rows as a vault keeps them, and the kernel it scans them with."""
+
+    sweep: Sequence[float | None] = (None,)
+
+    def build(self, vectors: Floats, _folder: Path) -> None:
+        self.rows = vectors.astype(np.float16)
+
+    def sizes(self) -> tuple[int, int]:
+        return self.rows.nbytes, 0
+
+    def search(self, query: Floats, _parameter: float | None) -> NDArray[np.int64]:
+        scores = dots(self.rows, query)
+        return np.argpartition(scores, len(scores) - K)[-K:]
+
+
+class Scanned:
+    """A segment, all of it scanned; what is roughly nearest is scored from all that is stored."""
+
+    lvq = LVQ(8)
+    sweep: Sequence[float | None] = (None,)
+
+    def build(self, vectors: Floats, folder: Path) -> None:
+        path = folder / "vectors.lvq"
+        Segment.write(path, np.arange(len(vectors)), vectors, self.lvq, 0)
+        self.segment = Segment.open(path)
+
+    def sizes(self) -> tuple[int, int]:
+        return self.segment.nbytes, self.segment.mapped
+
+    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
+        return self.segment.search(query, K, share=parameter)[0]
+
+
+class Scanned4(Scanned):
+    lvq = LVQ(4)
+
+
+class Scanned44(Scanned):
+    lvq = LVQ(4, 4)
+
+
+class Scanned48(Scanned):
+    lvq = LVQ(4, 8)
+
+
+class Scanned84(Scanned):
+    lvq = LVQ(8, 4)
+
+
+class Celled(Scanned):
+    """A segment searched by its cells."""
+
+    sweep = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
+
+
+class Celled84(Celled):
+    lvq = LVQ(8, 4)
+
+
+class Celled48(Celled):
+    lvq = LVQ(4, 8)
+
+
+class Walked(Celled84):
+    """A graph over the segment."""
+
+    sweep = (16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+    def build(self, vectors: Floats, folder: Path) -> None:
+        super().build(vectors, folder)
+        Graph.write(folder / "graph", self.segment)
+        self.graph = Graph.open(folder / "graph", self.segment)
+
+    def sizes(self) -> tuple[int, int]:
+        return self.segment.nbytes + self.graph.nbytes, self.segment.mapped
+
+    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
+        return self.graph.search(query, K, window=int(parameter or 0))[0]
+
+
+OWN = {
+    "float32": Single,
+    "fp16": Half,
+    "lvq8": Scanned,
+    "lvq4": Scanned4,
+    "lvq4x4": Scanned44,
+    "lvq4x8": Scanned48,
+    "lvq8x4": Scanned84,
+    "lvq8-cells": Celled,
+    "lvq8x4-cells": Celled84,
+    "lvq4x8-cells": Celled48,
+    "lvq8x4-graph": Walked,
+}
+
+if __name__ == "__main__":
+    main(OWN)
