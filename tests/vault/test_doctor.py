@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from tercet import Tercet, VaultDamaged, VaultTooNew
 from tercet.cube import Text, derive
 from tercet.testing import FakeEmbedder
+from tercet.vault import writer
+from tercet.vault.backup import restore
+from tercet.vault.search import columns, wide
 
 # SQLite offers no way to take a row out of an index alone, but to declare another index in the place of its pages.
 LOSE_AN_INDEX_ROW = """
@@ -111,3 +115,62 @@ def test_a_newer_vault_is_left_alone(t: Tercet, tmp_path: Path) -> None:
     with Tercet.open(tmp_path, embedder=None) as newer, pytest.raises(VaultTooNew, match="upgrade"):
         newer.scope().remember("One.")
     assert (tmp_path / "tenants" / "default.db").read_bytes() == before
+
+
+@pytest.fixture
+def wide_vault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tercet]:
+    """Large enough for a coded segment, by a limit made small."""
+    for module in (columns, wide, writer):
+        monkeypatch.setattr(module, "WIDE", 20)
+    monkeypatch.setattr(writer, "INDEX_EVERY", 20)
+    with Tercet.open(tmp_path / "wide", embedder=FakeEmbedder()) as t:
+        t.scope(user="alice").remember_many([f"Note number {i}" for i in range(60)])
+        t.work(until_idle=True)
+        yield t
+
+
+SEGMENTS: dict[str, Callable[[Path], object]] = {
+    "a byte of its head is flipped": lambda path: flip(path, 100),
+    "a byte of its middle is flipped": lambda path: flip(path, path.stat().st_size // 2),
+    "its last byte is flipped": lambda path: flip(path, path.stat().st_size - 1),
+    "it is cut": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "nobody knows it": lambda path: shutil.copy(path, path.with_name("vectors-9-9.lvq")),
+}
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", SEGMENTS)
+def test_a_damaged_segment_is_named_and_made_anew(wide_vault: Tercet, damage: str) -> None:
+    t = wide_vault
+    assert t.doctor() == {"default": []}
+    [path] = (t.vault.folder / "segments").rglob("*.lvq")
+    SEGMENTS[damage](path)
+    assert [one.what for one in t.doctor()["default"]] == ["segments"]
+    assert [one.repaired for one in t.doctor(repair=True)["default"]] == [True]
+    t.work(until_idle=True)
+    assert len(list((t.vault.folder / "segments").rglob("*.lvq"))) == 1
+    assert t.doctor() == {"default": []}
+
+
+def test_a_segment_of_other_rows_is_named(wide_vault: Tercet) -> None:
+    t = wide_vault
+    with t.vault.tenant("default").maintaining() as connection:
+        connection.execute("DELETE FROM vectors WHERE cube = 5")
+    assert "segments" in {one.what for one in t.doctor()["default"]}
+
+
+def test_a_restore_takes_no_segments_along(wide_vault: Tercet, tmp_path: Path) -> None:
+    t = wide_vault
+    t.backup(tmp_path / "copy")
+    t.close()
+    restore(tmp_path / "copy", tmp_path / "wide")
+    assert not list((tmp_path / "wide" / "segments").rglob("*.lvq"))
+    with Tercet.open(tmp_path / "wide", embedder=FakeEmbedder()) as again:
+        again.vault.tenant("default").index()
+        assert again.doctor() == {"default": []}
+        assert again.scope(user="alice").recall("Note number 7", limit=1)[0].cube.text == "Note number 7"

@@ -21,7 +21,7 @@ from tercet.vault.erase import erase
 from tercet.vault.files import make_folder, sync
 from tercet.vault.ids import RandomIds, system_clock
 from tercet.vault.journal import head
-from tercet.vault.sqlite import SqliteVault, file_name
+from tercet.vault.sqlite import SqliteVault, file_name, segments_of
 
 MANIFEST = "manifest.json"
 PAGES_AT_ONCE = 1024
@@ -118,6 +118,7 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
                     sync(new)
                 for name in manifest["files"]:
                     mark.mark_of(target / name).unlink(missing_ok=True)
+                    shutil.rmtree(segments_of(target / name), ignore_errors=True)  # of other rows than the copy's
                     (staging / name).replace(target / name)
                     sync((target / name).parent)
                     files.append(target / name)

@@ -14,13 +14,14 @@ from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import jobs, journal, mark
 from tercet.vault.codec import from_micros
-from tercet.vault.connection import atomic, query, scalar, snapshot, translated
+from tercet.vault.connection import atomic, query, scalar, snapshot, translated, undamaged
 from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
 from tercet.vault.rebuild import rebuild
-from tercet.vault.search import words
+from tercet.vault.search import wide, words
+from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import unpack
-from tercet.vault.sqlite import SqliteVault, file_name
+from tercet.vault.sqlite import SqliteVault, file_name, segments_of
 from tercet.vault.writer import attributes, heading
 
 BATCH = 500
@@ -54,7 +55,11 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
                 continue
             tenant = vault.tenant(name)
             with tenant.maintaining(trusting=True) as connection:
-                found[name] = [*_lost(connection, path, repair=repair), *examine(connection, name, repair=repair)]
+                found[name] = [
+                    *_lost(connection, path, repair=repair),
+                    *examine(connection, name, repair=repair),
+                    *_segments(connection, segments_of(path), repair=repair),
+                ]
         except VaultTooNew:
             raise
         except VaultDamaged as error:
@@ -103,6 +108,36 @@ def _lost(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[
         if repair:
             mark.write(path, *journal.head(connection))
         yield Finding("mark", f"{mark.mark_of(path).name} is damaged; it says how far the journal has come", repair)
+
+
+def _segments(connection: apsw.Connection, folder: Path, *, repair: bool) -> Iterator[Finding]:
+    """Coded segments that are damaged or hold something else than the table; without its file one is made anew."""
+    with undamaged("The list of segments"):
+        spaces = [n for (n,) in query(connection, "SELECT n FROM spaces")]
+        known = {name: n for n in spaces if (name := wide.registered(connection, n)) is not None}
+    for path in sorted(folder.glob("*.lvq")):
+        trouble = _segment_trouble(connection, path, known.get(path.name))
+        if trouble is None:
+            continue
+        if repair:
+            path.unlink()
+            jobs.enqueue(connection, "index", {}, at=from_micros(0))
+        yield Finding("segments", f"{path.name}: {trouble}", repair)
+
+
+def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None) -> str | None:
+    if space is None:
+        return "no embedding space has it"
+    try:
+        segment = Segment.open(path)
+        segment.scores(np.ones(segment.dim, np.float32))  # reads the second level, whose blocks have checksums too
+    except VaultDamaged as error:
+        return str(error)
+    with snapshot(connection):
+        changed = wide.changed_since(connection, segment.seq)
+        held = [n for (n,) in query(connection, "SELECT cube FROM vectors WHERE space = ?", (space,))]
+    same = np.array_equal(np.setdiff1d(segment.numbers, changed), np.setdiff1d(held, changed))
+    return None if same else "it does not hold the memories that the table holds"
 
 
 def _numbers(connection: apsw.Connection) -> Iterator[int]:

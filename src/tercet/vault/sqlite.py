@@ -118,7 +118,7 @@ class Tenant:
         self._cache_lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
-        self._wide = Wide(vault.folder / "segments" / self.path.stem)
+        self._wide = Wide(segments_of(self.path))
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
         self._checked = False
@@ -318,6 +318,11 @@ class Tenant:
     def _drop_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+def segments_of(path: Path) -> Path:
+    """The folder of what is made from a tenant's file for wide searches."""
+    return path.parent.parent / "segments" / path.stem
 
 
 def file_name(tenant: str) -> str:
