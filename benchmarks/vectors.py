@@ -36,7 +36,6 @@ Floats = NDArray[np.float32]
 
 OWN = (
     "float32", "fp16", "lvq8", "lvq4", "lvq4x4", "lvq4x8", "lvq8x4", "lvq8-cells", "lvq8x4-cells", "lvq4x8-cells",
-    "lvq8x4-graph",
 )  # fmt: skip
 PEERS = (
     "faiss-flat", "faiss-sq8", "faiss-hnsw", "hnswlib", "usearch-f32", "usearch-f16", "usearch-i8", "svs-vamana",

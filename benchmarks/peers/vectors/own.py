@@ -1,4 +1,4 @@
-"""Tercet's own: exact scans in float32 and half precision, segments of LVQ by scan and by cells, and the graph."""
+"""Tercet's own: exact scans in float32 and half precision, segments of LVQ by scan and by cells."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.peers.vectors.loop import Floats, K, main
 
-from tercet.vault.search.graph import Graph
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import dots
@@ -99,23 +98,6 @@ class Celled48(Celled):
     lvq = LVQ(4, 8)
 
 
-class Walked(Celled84):
-    """A graph over the segment."""
-
-    sweep = (16, 24, 32, 48, 64, 96, 128, 192, 256)
-
-    def build(self, vectors: Floats, folder: Path) -> None:
-        super().build(vectors, folder)
-        Graph.write(folder / "graph", self.segment)
-        self.graph = Graph.open(folder / "graph", self.segment)
-
-    def sizes(self) -> tuple[int, int]:
-        return self.segment.nbytes + self.graph.nbytes, self.segment.mapped
-
-    def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
-        return self.graph.search(query, K, window=int(parameter or 0))[0]
-
-
 OWN = {
     "float32": Single,
     "fp16": Half,
@@ -127,7 +109,6 @@ OWN = {
     "lvq8-cells": Celled,
     "lvq8x4-cells": Celled84,
     "lvq4x8-cells": Celled48,
-    "lvq8x4-graph": Walked,
 }
 
 if __name__ == "__main__":
