@@ -159,9 +159,9 @@ def test_nothing_is_unpickled_evaluated_or_read_with_another_sqlite() -> None:
 
 
 def test_no_failure_is_kept_quiet() -> None:
-    """Whoever catches everything raises something."""
+    """Whoever catches everything raises something. A probe in `testing` may note what it caught: that is its answer."""
     for path, tree in MODULES.items():
-        for node in ast.walk(tree):
+        for node in ast.walk(tree) if room(path) != "testing" else ():
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type is not None else "BaseException"
                 if {"Exception", "BaseException"} & set(caught.strip("()").split(", ")):
