@@ -88,7 +88,7 @@ class Scanned84(Scanned):
 class Celled(Scanned):
     """A segment searched by its cells."""
 
-    sweep = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
+    sweep: Sequence[float | None] = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
 
 
 class Celled84(Celled):
@@ -116,7 +116,7 @@ class Walked(Celled84):
         return self.graph.search(query, K, window=int(parameter or 0))[0]
 
 
-OWN = {
+OWN: dict[str, type[Index]] = {
     "float32": Single,
     "fp16": Half,
     "lvq8": Scanned,

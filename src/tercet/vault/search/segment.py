@@ -141,7 +141,7 @@ class Segment:
     def nbytes(self) -> int:
         """Bytes in memory, what finds rows by their number included."""
         scans = [part for scan in (self._scan, self._cells) for part in (scan.signed, scan.delta, scan.lo, scan.norms)]
-        held = (*scans, self.mean, self.numbers, self._starts, self._gaps, self._by_number)
+        held = (*scans, self.mean, self.numbers, self._starts, self._gaps, *self._by_number)
         return sum(array.nbytes for array in held if array is not None)
 
     @property
@@ -158,9 +158,11 @@ class Segment:
 
     def rows_of(self, numbers: Ints) -> Ints:
         """The rows of some numbers, ascending; a number that is not here has none."""
-        ordered = self.numbers[self._by_number]
-        low, high = (np.searchsorted(ordered, np.unique(numbers), side=side) for side in ("left", "right"))
-        return np.sort(self._by_number[_spread(low, high)].astype(np.int64))
+        wanted = np.sort(numbers)
+        wanted = wanted[np.append(True, wanted[1:] != wanted[:-1])[: len(wanted)]]  # np.unique takes 20 times as long
+        ascending, rows = self._by_number
+        low, high = np.searchsorted(ascending, wanted, "left"), np.searchsorted(ascending, wanted, "right")
+        return np.sort(rows[_spread(low, high)]).astype(np.int64)
 
     def scores(self, query: NDArray[np.floating], rows: Ints | None = None) -> Floats:
         """float32: the score of each of some rows, or of all (n,), from all that is stored; larger is nearer.
@@ -277,8 +279,10 @@ class Segment:
         return exact(self.lvq, Codes(self.dim, first, second, delta, lo), query)
 
     @cached_property
-    def _by_number(self) -> NDArray[np.int32]:
-        return np.argsort(self.numbers, kind="stable").astype(np.int32)
+    def _by_number(self) -> tuple[Ints, NDArray[np.int32]]:
+        """The numbers, ascending, and the row of each."""
+        rows = np.argsort(self.numbers, kind="stable")
+        return self.numbers[rows], rows.astype(np.int32)
 
 
 def _spread(starts: Ints, stops: Ints) -> Ints:
