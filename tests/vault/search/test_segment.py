@@ -122,7 +122,7 @@ def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cells", [NO_CELLS, FEW])
-@pytest.mark.parametrize("count", [1, 7, 200, 1200])
+@pytest.mark.parametrize("count", [1, 7, 150, 1200])
 @pytest.mark.parametrize("share", [None, 0.95])
 def test_only_what_is_allowed_is_found(tmp_path: Path, cells: Cells, count: int, share: float | None) -> None:
     vectors = clustered(1500, 16)
@@ -135,7 +135,7 @@ def test_only_what_is_allowed_is_found(tmp_path: Path, cells: Cells, count: int,
         for allowed in (numbers, mask):
             found, _ = segment.search(query, 10, allowed=allowed, share=share)
             assert set(found) <= set(numbers)
-            if share is None or count <= 200:
+            if share is None or count <= 150:  # few are scanned, whatever share is asked for
                 assert len(np.intersect1d(found, near)) >= 0.8 * len(near)
     assert not len(segment.search(vectors[0], 10, allowed=np.zeros(1500, np.bool_))[0])
     assert not len(segment.search(vectors[0], 10, allowed=np.array([4, 5]))[0])
