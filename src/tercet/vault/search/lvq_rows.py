@@ -24,6 +24,11 @@ class ByNumber:
         self.ascending, self.order = numbers[order], order.astype(np.int32)
         self.different = not bool((self.ascending[1:] == self.ascending[:-1]).any())
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.ascending.nbytes + self.order.nbytes
+
     def rows(self, numbers: Ints) -> Ints:
         """All rows of some numbers, ascending; a number that is not here has none."""
         wanted = np.sort(numbers)

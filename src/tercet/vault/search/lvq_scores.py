@@ -142,6 +142,12 @@ class Scan:
     def __len__(self) -> int:
         return len(self.delta)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        norms = 0 if self.norms is None else self.norms.nbytes
+        return self.signed.nbytes + self.delta.nbytes + self.lo.nbytes + norms
+
     def take(self, rows: NDArray[np.int64] | slice) -> Scan:
         """The scan of some rows, in that order."""
         norms = None if self.norms is None else self.norms[rows]

@@ -144,17 +144,8 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, what finds rows by their number included."""
-        scans = [part for scan in (self._scan, self._cells) for part in (scan.signed, scan.delta, scan.lo, scan.norms)]
-        held = (
-            *scans,
-            self.mean,
-            self.numbers,
-            self._starts,
-            self._gaps,
-            self._by_number.ascending,
-            self._by_number.order,
-        )
-        return sum(array.nbytes for array in held if array is not None)
+        held = (self.mean, self.numbers, self._starts, self._gaps)
+        return self._scan.nbytes + self._cells.nbytes + self._by_number.nbytes + sum(array.nbytes for array in held)
 
     @property
     def mapped(self) -> int:
