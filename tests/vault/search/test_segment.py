@@ -209,7 +209,7 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path, residual: int) -> None:
     good, query = segment.path.read_bytes(), np.ones(8, np.float32)
     wanted = segment.search(query, 150)
     random = np.random.default_rng(0)
-    for at in [*range(80), *random.integers(80, len(good), 300).tolist()]:
+    for at in [*range(64), *random.integers(64, len(good), 300).tolist()]:
         bad = bytearray(good)
         bad[at] ^= 1 << int(random.integers(8))
         segment.path.write_bytes(bad)
@@ -217,6 +217,7 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path, residual: int) -> None:
             numbers, scores = Segment.open(segment.path).search(query, 150)
         except (VaultDamaged, VaultTooNew):
             continue
+        assert at >= 64
         # Nothing but the padding between sections may change without notice.
         assert (numbers == wanted[0]).all()
         assert (scores == wanted[1]).all()
@@ -258,6 +259,12 @@ def test_damage_on_the_second_level_is_noticed_when_it_is_read(tmp_path: Path) -
 def test_a_segment_that_is_not_there_is_damage(tmp_path: Path) -> None:
     with pytest.raises(VaultDamaged, match="not there"):
         Segment.open(tmp_path / "none")
+
+
+def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(VaultError, match="No such file") as raised:
+        Segment.write(tmp_path / "none" / "s", np.arange(3), clustered(3, 4), LVQ(8), 1)
+    assert not isinstance(raised.value, VaultDamaged)
 
 
 def test_a_file_of_a_newer_format_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
