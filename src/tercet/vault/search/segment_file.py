@@ -124,7 +124,7 @@ class SegmentWriter:
             }
             for name, section in self.sections.items()
         }
-        header = json.dumps({"meta": self.meta, "sections": described}).encode()
+        header = json.dumps({"format": FORMAT, "meta": self.meta, "sections": described}).encode()
         self._write(self.end, header)
         self._write(0, PRELUDE.pack(MAGIC, FORMAT, 0, self.end, len(header), hashlib.sha256(header).digest()))
 
@@ -157,9 +157,11 @@ class SegmentReader:
         """Names what the file says: SHA-256 of the header, which holds those of the sections."""
         if hashlib.sha256(header).digest() != digest:
             raise self._damaged("its header is not what was written")
+        described = json.loads(header)
+        if described.get("format") != version:
+            raise self._damaged("its beginning is not what was written")
         if version != FORMAT:
             raise VaultTooNew(f"{path} is of format {version}; this Tercet reads {FORMAT}.")
-        described = json.loads(header)
         self.meta: dict[str, Any] = described["meta"]
         self._sections: dict[str, dict[str, Any]] = described["sections"]
         for name, section in self._sections.items():
