@@ -206,8 +206,8 @@ def main(given: Sequence[str] | None = None) -> int:
                 failed = True
                 print(f"{name}, {index}: {error}", file=sys.stderr)
             print(f"{name}, {index}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-    document = {"machine": machine(), "quick": options.quick, "load": os.getloadavg(), "results": results}
-    save("vectors", document)
+            document = {"machine": machine(), "quick": options.quick, "load": os.getloadavg(), "results": results}
+            save("vectors", document)  # after each, so that a run broken off has not been for nothing
     plot(results, RESULTS / "vectors.png")
     if options.json:
         print(json.dumps(document))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from benchmarks.peers.vectors.loop import Floats, K, main
+from benchmarks.peers.vectors.loop import Floats, Index, K, main
 
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment
@@ -87,7 +87,7 @@ class Scanned84(Scanned):
 class Celled(Scanned):
     """A segment searched by its cells."""
 
-    sweep = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
+    sweep: Sequence[float | None] = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
 
 
 class Celled84(Celled):

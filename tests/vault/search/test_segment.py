@@ -122,7 +122,7 @@ def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cells", [NO_CELLS, FEW])
-@pytest.mark.parametrize("count", [1, 7, 200, 1200])
+@pytest.mark.parametrize("count", [1, 7, 150, 1200])
 @pytest.mark.parametrize("share", [None, 0.95])
 def test_only_what_is_allowed_is_found(tmp_path: Path, cells: Cells, count: int, share: float | None) -> None:
     vectors = clustered(1500, 16)
@@ -135,7 +135,7 @@ def test_only_what_is_allowed_is_found(tmp_path: Path, cells: Cells, count: int,
         for allowed in (numbers, mask):
             found, _ = segment.search(query, 10, allowed=allowed, share=share)
             assert set(found) <= set(numbers)
-            if share is None or count <= 200:
+            if share is None or count <= 150:  # few are scanned, whatever share is asked for
                 assert len(np.intersect1d(found, near)) >= 0.8 * len(near)
     assert not len(segment.search(vectors[0], 10, allowed=np.zeros(1500, np.bool_))[0])
     assert not len(segment.search(vectors[0], 10, allowed=np.array([4, 5]))[0])
@@ -209,14 +209,15 @@ def test_every_flipped_byte_is_noticed(tmp_path: Path, residual: int) -> None:
     good, query = segment.path.read_bytes(), np.ones(8, np.float32)
     wanted = segment.search(query, 150)
     random = np.random.default_rng(0)
-    for at in [*range(80), *random.integers(80, len(good), 300).tolist()]:
+    for at in [*range(64), *random.integers(64, len(good), 300).tolist()]:
         bad = bytearray(good)
         bad[at] ^= 1 << int(random.integers(8))
         segment.path.write_bytes(bad)
         try:
             numbers, scores = Segment.open(segment.path).search(query, 150)
-        except (VaultDamaged, VaultTooNew):
+        except VaultDamaged:
             continue
+        assert at >= 64
         # Nothing but the padding between sections may change without notice.
         assert (numbers == wanted[0]).all()
         assert (scores == wanted[1]).all()
@@ -258,6 +259,12 @@ def test_damage_on_the_second_level_is_noticed_when_it_is_read(tmp_path: Path) -
 def test_a_segment_that_is_not_there_is_damage(tmp_path: Path) -> None:
     with pytest.raises(VaultDamaged, match="not there"):
         Segment.open(tmp_path / "none")
+
+
+def test_a_folder_that_is_not_there_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(VaultError, match="No such file") as raised:
+        Segment.write(tmp_path / "none" / "s", np.arange(3), clustered(3, 4), LVQ(8), 1)
+    assert not isinstance(raised.value, VaultDamaged)
 
 
 def test_a_file_of_a_newer_format_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,12 @@ class Scan:
     def __len__(self) -> int:
         return len(self.delta)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        norms = 0 if self.norms is None else self.norms.nbytes
+        return self.signed.nbytes + self.delta.nbytes + self.lo.nbytes + norms
+
     def take(self, rows: NDArray[np.int64] | slice) -> Scan:
         """The scan of some rows, in that order."""
         norms = None if self.norms is None else self.norms[rows]
@@ -191,7 +197,7 @@ class Kernel:
     def __call__(self, ranges: Sequence[tuple[int, int]]) -> Floats:
         """float32: the products of the rows of some ranges, one range after another."""
         query, rows, kind, cdist = self._query, self._rows, self._type, numkong.cdist
-        # Integers of at most 2^24 in all: float32 holds them as they are.
+        # float32 holds these integers as they are up to about 1,000 dimensions, and more of them closely enough.
         found = np.empty((len(query), sum(stop - start for start, stop in ranges)), np.float32)
         at = 0
         for start, stop in ranges:

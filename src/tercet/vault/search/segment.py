@@ -19,14 +19,18 @@ from tercet.vault.search import segment_build
 from tercet.vault.search.cells import Cells, Ints, nearest_cells, to_open
 from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows
 from tercet.vault.search.lvq_layout import Bytes
+from tercet.vault.search.lvq_rows import ByNumber
 from tercet.vault.search.lvq_scores import Kernel, Metric, Query, Scan, exact, flip, joined
 from tercet.vault.search.segment_build import CELL_CODER, SHARES
 from tercet.vault.search.segment_file import SegmentReader
 
 Mask = NDArray[np.bool_]
 
-GATHER = 4
+GATHER = 8
 """Up to a GATHER-th of the rows are copied out and scanned; of more, all are, which reads memory in order."""
+
+CHUNK = 2048
+"""Rows copied out at once: a copy should stay in a core's cache."""
 
 BRIDGE = 100
 """Rows between two cells that are read along: beginning anew takes as long."""
@@ -140,9 +144,8 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, what finds rows by their number included."""
-        scans = [part for scan in (self._scan, self._cells) for part in (scan.signed, scan.delta, scan.lo, scan.norms)]
-        held = (*scans, self.mean, self.numbers, self._starts, self._gaps, self._by_number)
-        return sum(array.nbytes for array in held if array is not None)
+        held = (self.mean, self.numbers, self._starts, self._gaps)
+        return self._scan.nbytes + self._cells.nbytes + self._by_number.nbytes + sum(array.nbytes for array in held)
 
     @property
     def mapped(self) -> int:
@@ -158,9 +161,7 @@ class Segment:
 
     def rows_of(self, numbers: Ints) -> Ints:
         """The rows of some numbers, ascending; a number that is not here has none."""
-        ordered = self.numbers[self._by_number]
-        low, high = (np.searchsorted(ordered, np.unique(numbers), side=side) for side in ("left", "right"))
-        return np.sort(self._by_number[_spread(low, high)].astype(np.int64))
+        return self._by_number.rows(numbers)
 
     def scores(self, query: NDArray[np.floating], rows: Ints | None = None) -> Floats:
         """float32: the score of each of some rows, or of all (n,), from all that is stored; larger is nearer.
@@ -203,7 +204,8 @@ class Segment:
         size = pool or (4 * k + 24) * (1 if self.lvq.bits == 8 else 2)
         mask, few = self._allowed(allowed)
         if few is not None:
-            rows = few[_top(self._scan.take(few).rough(made), size)]
+            chunks = [self._scan.take(few[at : at + CHUNK]).rough(made) for at in range(0, len(few), CHUNK)]
+            rows = few[_top(np.concatenate(chunks or [few[:0].astype(np.float32)]), size)]
         elif share is None or not self.has_cells:
             rows, _ = self._open(made, Kernel(self._scan, made), [(0, len(self))], mask, size)
         else:
@@ -259,11 +261,11 @@ class Segment:
     ) -> tuple[Ints, Floats]:
         """The `size` best rows of some ranges, and their rough scores."""
         rough = self._scan.between(kernel, query, runs)
-        if mask is not None:
-            rough[~joined(mask, runs)] = -np.inf
-        best = _top(rough, size)
-        if mask is not None:
-            best = best[rough[best] > -np.inf]
+        if mask is None:
+            best = _top(rough, size)
+        else:
+            kept = np.flatnonzero(joined(mask, runs))
+            best = kept[_top(rough[kept], size)]
         starts, stops = np.array(runs, np.int64).reshape(-1, 2).T
         ends = np.cumsum(stops - starts)
         part = np.searchsorted(ends, best, side="right")
@@ -277,15 +279,8 @@ class Segment:
         return exact(self.lvq, Codes(self.dim, first, second, delta, lo), query)
 
     @cached_property
-    def _by_number(self) -> NDArray[np.int32]:
-        return np.argsort(self.numbers, kind="stable").astype(np.int32)
-
-
-def _spread(starts: Ints, stops: Ints) -> Ints:
-    """All integers of some ranges, one range after another."""
-    lengths = stops - starts
-    ends = np.cumsum(lengths)
-    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+    def _by_number(self) -> ByNumber:
+        return ByNumber(self.numbers)
 
 
 def _top(scores: Floats, count: int) -> Ints:

@@ -124,7 +124,7 @@ class SegmentWriter:
             }
             for name, section in self.sections.items()
         }
-        header = json.dumps({"meta": self.meta, "sections": described}).encode()
+        header = json.dumps({"format": FORMAT, "meta": self.meta, "sections": described}).encode()
         self._write(self.end, header)
         self._write(0, PRELUDE.pack(MAGIC, FORMAT, 0, self.end, len(header), hashlib.sha256(header).digest()))
 
@@ -139,23 +139,29 @@ class SegmentReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.exists():
+            raise self._damaged("it is not there")
         with _named(path), path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < PRELUDE.size:
                 raise self._damaged("it is cut short")
             # The mapping keeps the file's bytes even after another generation has taken its name or it was deleted.
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        magic, version, _, offset, length, digest = PRELUDE.unpack_from(self._map)
+        magic, version, zero, offset, length, digest = PRELUDE.unpack_from(self._map)
         if magic != MAGIC:
             raise self._damaged("it is no such file")
+        if zero or offset + length != size:
+            raise self._damaged("its beginning is not what was written, or it is cut short")
         header = self._map[offset : offset + length]
         self.digest: str = digest.hex()
         """Names what the file says: SHA-256 of the header, which holds those of the sections."""
         if hashlib.sha256(header).digest() != digest:
             raise self._damaged("its header is not what was written")
+        described = json.loads(header)
+        if described.get("format") != version:
+            raise self._damaged("its beginning is not what was written")
         if version != FORMAT:
             raise VaultTooNew(f"{path} is of format {version}; this Tercet reads {FORMAT}.")
-        described = json.loads(header)
         self.meta: dict[str, Any] = described["meta"]
         self._sections: dict[str, dict[str, Any]] = described["sections"]
         for name, section in self._sections.items():
@@ -247,7 +253,5 @@ def _named(path: Path) -> Iterator[None]:
     """Says of which file the system complained."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise VaultDamaged(f"{path} is not there. It can be rebuilt from the rows of the vault.") from error
     except OSError as error:
         raise VaultError(f"{path} cannot be used: {error.strerror}.") from error
