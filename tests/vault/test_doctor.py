@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet import Tercet, VaultDamaged, VaultTooNew
+from tercet import Tercet, VaultDamaged, VaultError, VaultTooNew
 from tercet.cube import Text, derive
 from tercet.testing import FakeEmbedder
 from tercet.vault import writer
@@ -174,3 +174,20 @@ def test_a_restore_takes_no_segments_along(wide_vault: Tercet, tmp_path: Path) -
         again.vault.tenant("default").index()
         assert again.doctor() == {"default": []}
         assert again.scope(user="alice").recall("Note number 7", limit=1)[0].cube.text == "Note number 7"
+
+
+def test_a_segment_that_cannot_be_written_loses_no_erasure(wide_vault: Tercet) -> None:
+    t = wide_vault
+    alice = t.scope(user="alice")
+    cube = alice.list(limit=1)[0]
+    folder = t.vault.folder / "segments"
+    shutil.rmtree(folder)
+    folder.write_text("something else is here")
+    receipt = alice.forget(cube.id)
+    assert receipt.scrubbed_at is None
+    assert "cannot be read or written" in (receipt.waiting_for or "")
+    with pytest.raises(VaultError, match="cannot be read or written"):
+        t.vault.tenant("default").index()
+    folder.unlink()
+    assert t.vault.tenant("default").scrub() is None
+    assert t.doctor() == {"default": []}

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from tercet.errors import VaultBusy, VaultDamaged, VaultError
+from tercet.errors import TercetError, VaultBusy, VaultDamaged, VaultError
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction."""
@@ -82,7 +82,7 @@ def moved(connection: apsw.Connection) -> bool:
 
 @contextmanager
 def translated(path: Path | str | None = None) -> Iterator[None]:
-    """Turn SQLite's exceptions into ours, with what to do about them."""
+    """Turn SQLite's exceptions, and the system's, into ours, with what to do about them."""
     where = f" ({path})" if path else ""
     try:
         yield
@@ -101,6 +101,10 @@ def translated(path: Path | str | None = None) -> Iterator[None]:
         raise VaultError(f"The vault cannot be written here{where}: {error}.") from error
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise VaultError(f"The vault's file cannot be opened or read{where}: {error}.") from error
+    except OSError as error:
+        if isinstance(error, TercetError):  # Refused is a PermissionError too
+            raise
+        raise VaultError(f"The vault's files cannot be read or written{where}: {error}.") from error
     except apsw.Error as error:
         raise VaultError(f"The vault could not do this{where}: {error}; see `tercet doctor`.") from error
 
