@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from benchmarks.peers.vectors.loop import Floats, Index, K, main
+from benchmarks.peers.vectors.loop import Floats, K, main
 
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment
