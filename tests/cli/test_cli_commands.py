@@ -245,6 +245,21 @@ def test_backup_opens_as_a_vault(cli: Cli, tmp_path: Path) -> None:
     assert cli("backup", str(copy)).code == 1
 
 
+def test_a_restore_brings_back_what_was_lost_and_not_what_was_forgotten(cli: Cli, tmp_path: Path) -> None:
+    cli("remember", OSLO)
+    soup = cli("remember", SOUP, "--json").json["cube"]["id"]
+    copy = str(tmp_path / "copy")
+    cli("backup", copy)
+    cli("forget", soup)
+    cli("remember", "Written after the backup.")
+    done = cli("backup", copy, "--restore", "--json")
+    assert done.code == 0
+    assert done.json["erased"] == [soup]
+    assert [cube["text"] for cube in cli("list", "--json").json["cubes"]] == [OSLO]
+    assert cli("show", soup).code == 4
+    assert cli("backup", str(tmp_path / "nowhere"), "--restore").code == 1
+
+
 def test_stats(cli: Cli) -> None:
     cli("remember", OSLO)
     cli("remember", SOUP, "--tenant", "other")
