@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import EmbeddingFailed, InvalidRequest, Unsupported, VaultError
@@ -46,6 +46,7 @@ USES_AT_ONCE = 256
 RETRY = timedelta(minutes=1)
 
 Cubes: TypeAlias = list[MemCube]
+WaitFor = Literal["vectors", "words"]
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
@@ -252,6 +253,7 @@ class ScopedMemory:
         metadata: Mapping[str, Scalar] | None = None,
         ref: str | None = None,
         type: str | None = None,
+        wait_for: WaitFor = "vectors",
     ) -> MemCube:
         """Keep a text, a message or a draft; it is on the disk when this returns.
 
@@ -265,6 +267,9 @@ class ScopedMemory:
             The caller's own name for it: the same ref twice in a scope is kept once.
         type
             What it is: fact, preference, event, instruction, message, document, …
+        wait_for
+            What it can be found by when this returns: "vectors" and words, or "words" alone, which takes about a
+            millisecond however slow the embedder is; a job then makes the vectors.
 
         Raises
         ------
@@ -281,14 +286,16 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
-        return self._put(made)[0]
+        return self._put(made, wait_for)[0]
 
-    def remember_many(self, items: Iterable[Item], *, at: datetime | str | None = None) -> Cubes:
+    def remember_many(
+        self, items: Iterable[Item], *, at: datetime | str | None = None, wait_for: WaitFor = "vectors"
+    ) -> Cubes:
         """Keep many at once: one transaction, one batch of embeddings; all of them or none.
 
-        `at` is when those were said that do not tell themselves. See `remember` for the items and the errors.
+        `at` is when those were said that do not tell themselves. See `remember` for the rest and the errors.
         """
-        return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at))
+        return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at), wait_for)
 
     def remember_document(
         self,
@@ -522,14 +529,16 @@ class ScopedMemory:
     def _check(self, right: Right) -> None:
         self.tercet.access.check(self.by, right, self.scope)
 
-    def _put(self, found: Sequence[MemCube]) -> Cubes:
+    def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
         self._check("write")
+        if wait_for not in get_args(WaitFor):
+            raise InvalidRequest(f"wait_for is 'vectors' or 'words', not {wait_for!r}.")
         for draft in found:
             if not self.scope.covers(draft.scope):
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
         if not found:
             return []
-        embedder = self.tercet.embedder
+        embedder = self.tercet.embedder if wait_for == "vectors" else None
         entries, space = prepare(found, embedder), _space(embedder)
         with self._tenant.writing(by=self.by.name) as writer:
             for link in {link for draft in found for link in draft.behavioural.derivations}:

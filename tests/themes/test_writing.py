@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tercet import EmbeddingFailed, Tercet, VaultError
+from tercet import EmbeddingFailed, InvalidRequest, Tercet, VaultError
 from tercet.testing import BrokenEmbedder, FakeEmbedder, Scripted, SeededClock
 from tercet.testing.base import all_clear
 from tercet.testing.processes import finish, start
@@ -263,3 +263,24 @@ class TestLocks:
             with t.vault.tenant("default").maintaining() as connection:
                 modes = [connection.pragma(name) for name in ("journal_mode", "synchronous", "secure_delete")]
             assert modes == ["wal", 2, 1]
+
+
+def test_a_caller_may_choose_not_to_wait_for_a_slow_embedder(tmp_path: Path) -> None:
+    """T3: the text is durable and found by words without one call to the embedder; a job makes the vectors."""
+    asked: list[int] = []
+
+    def slow(texts: Sequence[str]) -> list[list[float]]:
+        asked.append(len(texts))
+        return [[1.0, float(len(text))] for text in texts]
+
+    with Tercet.open(tmp_path, embedder=slow) as t:
+        alice = t.scope(user="alice")
+        alice.remember("The boiler code is 4417.", wait_for="words")
+        alice.remember_many(["Lunch was soup."], wait_for="words")
+        assert asked == []
+        assert alice.recall("boiler code", policy="words")[0].cube.text == "The boiler code is 4417."
+        assert t.stats()["tenants"]["default"]["jobs"] == {"embed": 1}
+        assert t.work(until_idle=True) == 1
+        assert t.stats()["tenants"]["default"]["without_vector"] == 0
+        with pytest.raises(InvalidRequest, match="wait_for"):
+            alice.remember("Nothing.", wait_for="miracles")  # type: ignore[arg-type]
