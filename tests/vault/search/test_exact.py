@@ -23,7 +23,8 @@ def vectors_of(text: str) -> NDArray[np.float32]:
     """One to three unit windows, by the number in the text."""
     seed = int("".join(c for c in text if c.isdigit()) or "0")
     rows = np.random.default_rng(seed).normal(size=(1 + seed % 3, DIM))
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    unit: NDArray[np.float32] = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 class Windows:
