@@ -31,8 +31,9 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
-    from tercet.kernel import ScopedMemory, Tercet
+    from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
+    from tercet.scoped import ScopedMemory
     from tercet.text.read.message import Message
     from tercet.text.recall.hits import Hit, Hits
     from tercet.vault.erase import Receipt
@@ -42,7 +43,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tercet.aio": ("AsyncTercet",),
-    "tercet.kernel": ("ScopedMemory", "Tercet"),
+    "tercet.kernel": ("Tercet",),
+    "tercet.scoped": ("ScopedMemory",),
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
         "EmbeddingFailed",

@@ -14,8 +14,9 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from tercet.kernel import Admin, ScopedMemory, Tercet
+from tercet.kernel import Admin, Tercet
 from tercet.scope import Caller
+from tercet.scoped import ScopedMemory
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,7 +12,8 @@ import pytest
 
 from tercet import AsyncTercet, Tercet
 from tercet.aio import AsyncAdmin, AsyncScopedMemory
-from tercet.kernel import Admin, ScopedMemory
+from tercet.kernel import Admin
+from tercet.scoped import ScopedMemory
 
 
 def public(kind: type) -> dict[str, object]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet import InvalidRequest, Text, derive
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
+from tercet.scoped import ScopedMemory
 from tercet.testing import FakeEmbedder, SeededClock, SeededEntropy, texts
 from tercet.testing.dump import dump
 from tercet.text.read.message import Message

@@ -20,7 +20,7 @@ from tercet.demo import conversation
 from tercet.exchange.rows import cube_json, hit_json, receipt_json
 
 if TYPE_CHECKING:
-    from tercet.kernel import ScopedMemory
+    from tercet.scoped import ScopedMemory
     from tercet.text.read.locomo import Question, Sample
 
 ASKED = (

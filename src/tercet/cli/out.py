@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 if TYPE_CHECKING:
     from tercet.cube import MemCube
-    from tercet.kernel import Progress
+    from tercet.scoped import Progress
 
 
 class Span(NamedTuple):

@@ -14,7 +14,8 @@ from tercet.errors import VaultError
 from tercet.scope import Caller
 
 if TYPE_CHECKING:
-    from tercet.kernel import ScopedMemory, Tercet
+    from tercet.kernel import Tercet
+    from tercet.scoped import ScopedMemory
 
 
 class Session:

@@ -33,7 +33,7 @@ from tercet.vault.codec import decode, dump, encode
 from tercet.vault.ids import format_id, parse_id
 
 if TYPE_CHECKING:
-    from tercet.kernel import Progress, ScopedMemory
+    from tercet.scoped import Progress, ScopedMemory
 
 FORMAT, VERSION = "tercet-archive", 1
 BATCH = 500

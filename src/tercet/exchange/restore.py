@@ -18,7 +18,7 @@ from tercet.vault.reader import Reader
 from tercet.vault.writer import Entry, Space, Writer
 
 if TYPE_CHECKING:
-    from tercet.kernel import Progress, ScopedMemory
+    from tercet.scoped import Progress, ScopedMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import pytest
 
 from tercet.errors import MissingMemory
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
+from tercet.scoped import ScopedMemory
 
 
 class OpenTercet(Protocol):

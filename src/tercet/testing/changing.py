@@ -8,7 +8,8 @@ import pytest
 
 from tercet.cube import Text, derive
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
+from tercet.scoped import ScopedMemory
 from tercet.testing.base import Contract, all_clear
 
 

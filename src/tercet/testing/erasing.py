@@ -9,7 +9,8 @@ import pytest
 
 from tercet.cube import Governance, MemCube, Text, derive
 from tercet.errors import Held, InvalidRequest, MissingMemory
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
+from tercet.scoped import ScopedMemory
 from tercet.testing.base import Contract, OpenTercet, all_clear
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tercet.cube import MemCube, Scalar
 from tercet.errors import InvalidRequest
-from tercet.kernel import ScopedMemory
+from tercet.scoped import ScopedMemory
 from tercet.testing.base import Contract
 from tercet.testing.strategies import wheres
 from tercet.text.read.message import Message

@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tercet.cube import MemCube, Scalar, Text, derive
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
+from tercet.scoped import ScopedMemory
 from tercet.testing.base import OpenTercet, all_clear
 from tercet.testing.strategies import metadata, tags, texts
 from tercet.text.read.message import Message

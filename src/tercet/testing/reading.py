@@ -8,7 +8,8 @@ import pytest
 
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
+from tercet.scoped import ScopedMemory
 from tercet.testing.base import Contract, OpenTercet
 from tercet.text.read.message import Message
 

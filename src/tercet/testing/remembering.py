@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 
 from tercet.cube import MAX_TEXT, Kind, MemCube, Origin, Scalar, Source, Text
 from tercet.errors import InvalidRequest
-from tercet.kernel import ScopedMemory, Tercet
+from tercet.kernel import Tercet
 from tercet.lifecycle import State
+from tercet.scoped import ScopedMemory
 from tercet.testing.base import Contract, OpenTercet
 from tercet.testing.strategies import metadata, moments, tags, texts
 from tercet.text.read.message import Message

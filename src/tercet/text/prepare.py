@@ -29,6 +29,15 @@ def space_of(embedder: Embedder | None) -> Space | None:
     return Space(embedder.space, embedder.dim) if embedder is not None else None
 
 
+def answering_space(embedder: Embedder | None) -> Space | None:
+    """The embedder's space, asked for before any transaction; None while the embedder fails to tell its dimension."""
+    try:
+        return space_of(embedder)
+    except EmbeddingFailed as error:
+        log.warning("the embedder does not answer: %s", error)
+        return None
+
+
 def prepare(drafts: Sequence[MemCube], embedder: Embedder | None) -> list[Entry]:
     """Entries for drafts, in order; without vectors, which a job makes later, if the embedder is absent or fails."""
     wanted = [i for i, draft in enumerate(drafts) if draft.kind is Kind.TEXT and len(draft.text) <= AT_ONCE]

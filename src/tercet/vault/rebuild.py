@@ -13,9 +13,12 @@ from tercet.vault.connection import connect, marks, query, scalar, translated
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
 
-NEEDED = ("owners", "scopes", "episodes", "cubes", "versions", "journal", "spaces", "meta")
+NEEDED = (
+    "owners", "scopes", "episodes", "cubes", "versions", "journal", "spaces", "meta", "branches", "snapshots",
+    "exports", "exported", "rules", "keys", "blobs",
+)  # fmt: skip
 """What nothing else can tell."""
-WELCOME = ("vectors", "jobs", "erased", "scrubs", "uses", "sqlite_sequence")
+WELCOME = ("vectors", "old_vectors", "jobs", "erased", "scrubs", "uses", "unlinks", "sqlite_sequence")
 """What doctor makes again, from the rows or the journal, or can do without; postings and the like it makes anyway."""
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import apsw
 
 from tercet.errors import VaultTooNew
+from tercet.vault.codec import to_micros
 from tercet.vault.connection import atomic, scalar
 
 STEPS: Mapping[int, str] = {
@@ -87,6 +89,76 @@ STEPS: Mapping[int, str] = {
     CREATE TABLE uses (cube INTEGER PRIMARY KEY, count INTEGER NOT NULL, last INTEGER NOT NULL);
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     """,
+    2: """
+    -- 0 is the main line. Any other branch is an overlay: it shows its parent as of a line of the journal (`fork`) and
+    -- has rows of its own, in `cubes` and all that hangs on their numbers, only for what differs.
+    CREATE TABLE branches (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE, parent INTEGER NOT NULL, fork INTEGER NOT NULL, at INTEGER NOT NULL
+    );
+    CREATE TABLE snapshots (
+        name TEXT PRIMARY KEY, branch INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE cubes_2 (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        id BLOB NOT NULL, branch INTEGER NOT NULL DEFAULT 0,
+        scope INTEGER NOT NULL REFERENCES scopes,
+        kind TEXT NOT NULL, type TEXT NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
+        ref TEXT, speaker TEXT, role TEXT, run BLOB,
+        observed INTEGER NOT NULL, happened_from INTEGER, happened_to INTEGER,
+        words INTEGER NOT NULL, marks INTEGER NOT NULL,
+        hidden INTEGER NOT NULL DEFAULT 0, -- withdrawn by a restore, which another restore may undo
+        former TEXT, -- what a frozen cube was before
+        expires INTEGER, half_life REAL, held INTEGER NOT NULL DEFAULT 0,
+        sensitivity INTEGER NOT NULL DEFAULT 2, trust INTEGER NOT NULL DEFAULT 2,
+        subject TEXT, attribute TEXT, valid_from INTEGER, valid_to INTEGER,
+        UNIQUE (id, branch)
+    );
+    INSERT INTO cubes_2 (n, id, scope, kind, type, state, version, ref, speaker, role, run, observed, happened_from,
+        happened_to, words, marks, expires, half_life, held, sensitivity, trust, subject, attribute,
+        valid_from, valid_to)
+    SELECT c.n, c.id, c.scope, c.kind, c.type, c.state, c.version, c.ref, c.speaker, c.role, c.run, c.observed,
+        c.happened_from, c.happened_to, c.words, c.marks, micros(v.header ->> '$.expires'),
+        v.header ->> '$.half_life_days', v.header ->> '$.hold' IS NOT NULL,
+        coalesce(v.header ->> '$.sensitivity', 2), coalesce(v.header ->> '$.trust', 2),
+        v.header ->> '$.slot[0]', v.header ->> '$.slot[1]',
+        micros(v.header ->> '$.valid[0]'), micros(v.header ->> '$.valid[1]')
+    FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = 0 AND v.version = c.version ORDER BY c.n;
+    -- No number is given twice, not even one whose cube is gone.
+    DELETE FROM sqlite_sequence WHERE name = 'cubes_2';
+    INSERT INTO sqlite_sequence SELECT 'cubes_2', seq FROM sqlite_sequence WHERE name = 'cubes';
+    DROP TABLE cubes;
+    ALTER TABLE cubes_2 RENAME TO cubes;
+    CREATE INDEX cubes_by_scope ON cubes (scope, n);
+    CREATE UNIQUE INDEX cubes_by_ref ON cubes (scope, branch, ref) WHERE ref IS NOT NULL;
+    CREATE INDEX cubes_by_end ON cubes (expires) WHERE expires IS NOT NULL;
+    CREATE INDEX cubes_by_decay ON cubes (half_life) WHERE half_life IS NOT NULL;
+    CREATE INDEX cubes_by_slot ON cubes (subject, attribute) WHERE subject IS NOT NULL;
+    -- Vectors of versions that are no longer the newest: a look into the past is by meaning, too.
+    CREATE TABLE old_vectors (
+        cube INTEGER NOT NULL, version INTEGER NOT NULL, space INTEGER NOT NULL, vectors BLOB NOT NULL, states BLOB,
+        UNIQUE (cube, version, space)
+    );
+    -- Archives that were written from here: an erasure names those that it cannot reach.
+    CREATE TABLE exports (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, sha256 BLOB NOT NULL
+    );
+    CREATE TABLE exported (cube INTEGER NOT NULL, export INTEGER NOT NULL, PRIMARY KEY (cube, export)) WITHOUT ROWID;
+    -- Access: rules as JSON in the order in which they are read; keys by the hash of their secret.
+    CREATE TABLE rules (n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, body TEXT NOT NULL);
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body TEXT NOT NULL,
+        at INTEGER NOT NULL, expires INTEGER, revoked INTEGER
+    ) WITHOUT ROWID;
+    -- Files that payloads refer to, by what they hold; a file goes when nothing names it any more.
+    CREATE TABLE blobs (
+        sha256 BLOB NOT NULL, cube INTEGER NOT NULL, version INTEGER NOT NULL, role TEXT NOT NULL,
+        size INTEGER NOT NULL,
+        PRIMARY KEY (sha256, cube, version, role)
+    ) WITHOUT ROWID;
+    CREATE INDEX blobs_by_cube ON blobs (cube);
+    CREATE TABLE unlinks (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
+    """,
 }
 
 
@@ -108,9 +180,14 @@ def migrate(connection: apsw.Connection) -> None:
                 f"This vault has schema {version} and this Tercet knows up to {newest}: upgrade tercet to open it."
             )
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (step INTEGER PRIMARY KEY)")
+        connection.create_scalar_function("micros", _micros, 1, deterministic=True)
         for step in range(version + 1, newest + 1):
             connection.execute(STEPS[step])
             connection.execute("INSERT INTO migrations VALUES (?)", (step,))
+
+
+def _micros(*iso: object) -> int | None:
+    return to_micros(datetime.fromisoformat(iso[0])) if isinstance(iso[0], str) else None
 
 
 def _version(connection: apsw.Connection) -> int:

@@ -15,7 +15,7 @@ from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault import jobs
 from tercet.vault.codec import commit, dump, encode, to_micros
-from tercet.vault.connection import query, scalar
+from tercet.vault.connection import marks, query, scalar
 from tercet.vault.ids import Entropy, IdSource, parse_id
 from tercet.vault.journal import Chain
 from tercet.vault.reader import Reader
@@ -119,12 +119,9 @@ class Writer:
         new = _numbered(entry.cube, old.id, old.version + 1, self.at, old.scope)
         self._unindex(n, owner, old)
         new = self._version((n, scope), new, piece=None, action=action)
-        d = new.descriptive
-        self.connection.execute(
-            "UPDATE cubes SET version = ?, words = ?, marks = ?, observed = ?, happened_from = ?, happened_to = ?, "
-            "type = ? WHERE n = ?",
-            (new.version, sum(entry.terms.values()), entry.marks, *_times(new, self.at), d.type, n),
-        )
+        columns = {"version": new.version, "words": sum(entry.terms.values()), "marks": entry.marks, **heading(new)}
+        changed = ", ".join(f"{name} = ?" for name in columns)
+        self.connection.execute(f"UPDATE cubes SET {changed} WHERE n = ?", (*columns.values(), n))  # noqa: S608
         self._index(entry, owner, new, self.space(space), n)
         return new
 
@@ -229,15 +226,18 @@ class Writer:
             origin = replace(draft.descriptive.origin, episode=id_of_episode, span=(start, start + len(draft.text)))
             draft = replace(draft, descriptive=replace(draft.descriptive, origin=origin))
         new = _numbered(draft, id, max(draft.version, 1), self.at, draft.scope)
-        d, run = new.descriptive, None if new.scope.session else parse_id(episode[0] if episode else id)
-        n = scalar(
-            self.connection,
-            "INSERT INTO cubes (id, scope, kind, type, state, version, ref, speaker, role, run, observed, "
-            "happened_from, happened_to, words, marks) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING n",
-            (raw, scope, d.kind.value, d.type, new.state.value, new.version, d.origin.ref, d.origin.speaker,
-             d.origin.role, run, *_times(new, self.at), sum(entry.terms.values()), entry.marks),
-        )  # fmt: skip
+        columns = {
+            "id": raw,
+            "scope": scope,
+            "state": new.state.value,
+            "version": new.version,
+            "run": None if new.scope.session else parse_id(episode[0] if episode else id),
+            "words": sum(entry.terms.values()),
+            "marks": entry.marks,
+            **heading(new),
+        }
+        insert = f"INSERT INTO cubes ({', '.join(columns)}) VALUES ({marks([*columns])}) RETURNING n"  # noqa: S608
+        n = scalar(self.connection, insert, tuple(columns.values()))
         new = self._version((n, scope), new, piece=piece, action=action)
         return n, new
 
@@ -292,18 +292,26 @@ def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
 
 def heading(cube: MemCube) -> dict[str, Scalar]:
     """What a cube's head repeats of its newest version, by column."""
-    d, o = cube.descriptive, cube.descriptive.origin
-    columns: dict[str, Scalar] = {
+    d, g, b = cube.descriptive, cube.governance, cube.behavioural
+    return {
         "kind": d.kind.value,
         "type": d.type,
-        "ref": o.ref,
-        "speaker": o.speaker,
-        "role": o.role,
+        "ref": d.origin.ref,
+        "speaker": d.origin.speaker,
+        "role": d.origin.role,
+        "observed": _micros(d.observed),
+        "happened_from": _micros(d.happened.start) if d.happened else None,
+        "happened_to": _micros(d.happened.end) if d.happened else None,
+        "expires": _micros(g.expires),
+        "half_life": g.half_life_days,
+        "held": int(g.hold is not None),
+        "sensitivity": int(g.sensitivity),
+        "trust": int(g.trust),
+        "subject": d.slot.subject if d.slot else None,
+        "attribute": d.slot.attribute if d.slot else None,
+        "valid_from": _micros(b.valid_from),
+        "valid_to": _micros(b.valid_to),
     }
-    if d.observed is None:
-        return columns
-    times = _times(cube, d.observed)
-    return columns | dict(zip(("observed", "happened_from", "happened_to"), times, strict=True))
 
 
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:
@@ -317,10 +325,5 @@ def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) 
     )
 
 
-def _times(cube: MemCube, at: datetime) -> tuple[int, int | None, int | None]:
-    d = cube.descriptive
-    return (
-        to_micros(d.observed or at),
-        to_micros(d.happened.start) if d.happened else None,
-        to_micros(d.happened.end) if d.happened else None,
-    )
+def _micros(when: datetime | None) -> int | None:
+    return None if when is None else to_micros(when)

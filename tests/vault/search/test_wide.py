@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tercet import Tercet
-from tercet.kernel import ScopedMemory
+from tercet.scoped import ScopedMemory
 from tercet.vault import writer
 from tercet.vault.search import columns, wide
 from tercet.vault.search.segment import Segment
