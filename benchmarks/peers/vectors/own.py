@@ -1,4 +1,4 @@
-"""Tercet's own: exact scans in float32 and half precision, segments of LVQ by scan and by cells."""
+"""Tercet's own: exact scans in float32 and half precision, segments of LVQ by scan and by graph."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.peers.vectors.loop import Floats, K, main
 
+from tercet.vault.search.graph import Graph
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import dots
@@ -58,14 +59,14 @@ class Scanned:
 
     def build(self, vectors: Floats, folder: Path) -> None:
         path = folder / "vectors.lvq"
-        Segment.write(path, np.arange(len(vectors)), vectors, self.lvq, 0)
+        Segment.write(path, np.arange(len(vectors)), vectors, self.lvq, 0, graph=Graph(least=0))
         self.segment = Segment.open(path)
 
     def sizes(self) -> tuple[int, int]:
         return self.segment.nbytes, self.segment.mapped
 
     def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
-        return self.segment.search(query, K, share=parameter)[0]
+        return self.segment.search(query, K, breadth=None if parameter is None else int(parameter))[0]
 
 
 class Scanned4(Scanned):
@@ -84,18 +85,17 @@ class Scanned84(Scanned):
     lvq = LVQ(8, 4)
 
 
-class Celled(Scanned):
-    """A segment searched by its cells."""
+class Linked(Scanned):
+    """A segment searched by the graph over its codes."""
 
-    sweep: Sequence[float | None] = (0.9, 0.95, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999)
-
-
-class Celled84(Celled):
-    lvq = LVQ(8, 4)
+    lvq = LVQ(8, symmetric=True)
+    sweep: Sequence[float | None] = (48, 64, 72, 80, 96, 128, 192, 256, 512)
 
 
-class Celled48(Celled):
-    lvq = LVQ(4, 8)
+class Linked84(Linked):
+    """As a vault does."""
+
+    lvq = LVQ(8, 4, symmetric=True)
 
 
 OWN = {
@@ -106,9 +106,8 @@ OWN = {
     "lvq4x4": Scanned44,
     "lvq4x8": Scanned48,
     "lvq8x4": Scanned84,
-    "lvq8-cells": Celled,
-    "lvq8x4-cells": Celled84,
-    "lvq4x8-cells": Celled48,
+    "lvq8-graph": Linked,
+    "lvq8x4-graph": Linked84,
 }
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ so no component is off by more than delta / 2. A second level codes what is left
     r^_j = delta2 c2_j - delta/2,                 delta2 = delta / (2^B2 - 1)
 
 (Aguerrebere et al. 2023, arXiv 2304.04759.) The constants are rounded to half precision before any code is computed, so
-that what is stored is what was coded with. Codes are never summed with a quantised query: see `lvq_scores`.
+that what is stored is what was coded with.
+
+A symmetric coder takes lo = -2^(B - 1) delta with delta = max |y| / (2^(B - 1) - 1) instead: a step that is a little longer
+buys codes that are the vector but for a factor, which is what a graph over codes wants (see `graph`).
 """
 
 from __future__ import annotations
@@ -72,6 +75,8 @@ class LVQ:
         Bits a dimension of the first level, which is scanned: 4 or 8.
     residual:
         Bits a dimension of the second level, which only reranks: 0, 4 or 8.
+    symmetric:
+        Whether bounds are alike on both sides of the mean.
 
     Raises
     ------
@@ -81,6 +86,7 @@ class LVQ:
 
     bits: int = 8
     residual: int = 0
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8) or self.residual not in (0, 4, 8):
@@ -98,7 +104,7 @@ class LVQ:
             If the shape does not fit, or a value is not finite or beyond half precision (65,504) after centring.
         """
         y = centred(vectors, mean)
-        lo, delta = _bounds(y, (1 << self.bits) - 1)
+        lo, delta = _mirrored(y, self.bits) if self.symmetric else _bounds(y, (1 << self.bits) - 1)
         low, step = lo.astype(np.float32)[:, None], delta.astype(np.float32)[:, None]
         y -= low
         first = _levels(y, step, self.bits)
@@ -171,12 +177,35 @@ def _bounds(y: Floats, steps: int) -> tuple[Half, Half]:
     lo = least.astype(np.float16)
     exact = np.maximum((most - lo.astype(np.float32)) / np.float32(steps), np.float32(0))
     exact[most == least] = 0
-    delta = exact.astype(np.float16)
+    return lo, _steps(exact)
+
+
+def _mirrored(y: Floats, bits: int) -> tuple[Half, Half]:
+    """As `_bounds`, for a symmetric coder."""
+    half = 1 << (bits - 1)
+    most = np.abs(y).max(axis=1, initial=0)
+    delta = _steps(most / np.float32(half - 1))
+    lo = lower(delta, bits)
+    if not np.isfinite(lo).all():
+        raise InvalidRequest("A vector has a component near or beyond 65,504, which half precision cannot hold.")
+    return lo, delta
+
+
+def lower(delta: Half, bits: int) -> Half:
+    """The lower bounds that go with steps of a symmetric coder; exact, since half precision is binary."""
+    with np.errstate(over="ignore"):
+        return np.asarray(delta * np.float16(-(1 << (bits - 1))), np.float16)
+
+
+def _steps(exact: Floats) -> Half:
+    """Steps in half precision."""
+    with np.errstate(over="ignore"):
+        delta = exact.astype(np.float16)
     # Among the subnormals a step rounded down would be too short by up to all of it: nearly constant vectors, whose
     # upper components would be cut off. There it is rounded up; a little coarser, but nothing lies outside.
     short = (exact < _SMALLEST_NORMAL) & (delta.astype(np.float32) < exact)
     delta[short] = np.nextafter(delta[short], np.float16(np.inf))
-    return lo, delta
+    return delta
 
 
 def _levels(offset: Floats, step: Floats, bits: int) -> Bytes:

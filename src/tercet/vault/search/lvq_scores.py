@@ -15,20 +15,18 @@ Every kernel sums a row for itself: a vector's score is the same bits in any com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numkong
 import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest
-from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows
+from tercet.vault.search.lvq import LVQ, Codes, Floats, Half, Rows, lower
 from tercet.vault.search.lvq_layout import Bytes, pack, unpack
 
 Metric = Literal["ip", "l2", "cosine"]
-T = TypeVar("T", bound=np.generic)
 
 LIMIT = {8: 127, 4: 119}
 """The largest integer of a rounded query: a byte, or what two half bytes 16 h + l can say, each from -8 to 7."""
@@ -89,15 +87,14 @@ def exact(lvq: LVQ, codes: Codes, query: Query, *, both: bool = True) -> Floats:
         y = lvq.decode_centred(codes, both=both)
         return np.asarray(-_pairs(query.vector, y, "sqeuclidean"), np.float32)
     step, low = codes.delta.astype(np.float64), codes.lo.astype(np.float64)
-    score = query.base + step * _levels_dot(query, codes.primary, lvq.bits, codes.dim) + low * query.total
-    if both and lvq.residual:
-        rest = _levels_dot(query, codes.residual, lvq.residual, codes.dim)
-        score += step * (rest / ((1 << lvq.residual) - 1) - query.total / 2)
-    return np.asarray(score, np.float32)
-
-
-def _levels_dot(query: Query, packed: Bytes, bits: int, dim: int) -> NDArray[np.float64]:
-    return _pairs(query.vector, unpack(packed, bits, dim).astype(np.float32), "dot")
+    levels = unpack(codes.primary, lvq.bits, codes.dim).astype(np.float32)
+    if both and lvq.residual:  # both levels as one of finer steps: delta c + delta2 c2 = delta2 (m c + c2)
+        m = (1 << lvq.residual) - 1
+        levels *= np.float32(m)
+        levels += unpack(codes.residual, lvq.residual, codes.dim)
+        low -= step / 2
+        step /= m
+    return np.asarray(query.base + step * _pairs(query.vector, levels, "dot") + low * query.total, np.float32)
 
 
 def _pairs(vector: Floats, rows: Floats, metric: Literal["dot", "sqeuclidean"]) -> NDArray[np.float64]:
@@ -116,15 +113,15 @@ class Scan:
     signed:
         uint8 (n, width(dim, bits)), the bytes of two's complement numbers.
     delta, lo:
-        float32 (n,): the constants, widened once, since each scan would have to.
+        float16 (n,): the constants; no `lo` where it follows from `delta` (`LVQ.symmetric`).
     norms:
         float32 (n,), |Q(y)|^2 of the first level; only L2 wants it.
     """
 
     bits: int
     signed: Bytes
-    delta: Floats
-    lo: Floats
+    delta: Half
+    lo: Half | None
     norms: Floats | None = None
 
     @classmethod
@@ -137,7 +134,7 @@ class Scan:
                 block = slice(start, start + 4096)
                 norms[block] = np.square(lvq.decode_centred(codes.take(block), both=False)).sum(axis=1)
         signed = flip(codes.primary, lvq.bits)
-        return cls(lvq.bits, signed, codes.delta.astype(np.float32), codes.lo.astype(np.float32), norms)
+        return cls(lvq.bits, signed, codes.delta, None if lvq.symmetric else codes.lo, norms)
 
     def __len__(self) -> int:
         return len(self.delta)
@@ -145,71 +142,54 @@ class Scan:
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        norms = 0 if self.norms is None else self.norms.nbytes
-        return self.signed.nbytes + self.delta.nbytes + self.lo.nbytes + norms
+        return sum(array.nbytes for array in (self.signed, self.delta, self.lo, self.norms) if array is not None)
 
     def take(self, rows: NDArray[np.int64] | slice) -> Scan:
         """The scan of some rows, in that order."""
-        norms = None if self.norms is None else self.norms[rows]
-        return Scan(self.bits, self.signed[rows], self.delta[rows], self.lo[rows], norms)
+        lo, norms = (None if each is None else each[rows] for each in (self.lo, self.norms))
+        return Scan(self.bits, self.signed[rows], self.delta[rows], lo, norms)
+
+    def codes(self, dim: int, residual: Bytes) -> Codes:
+        """What the scan was made of; `residual` is (n, width) or has no columns."""
+        lo = lower(self.delta, self.bits) if self.lo is None else self.lo
+        return Codes(dim, flip(self.signed, self.bits), residual, self.delta, lo)
 
     def rough(self, query: Query) -> Floats:
         """float32 (n,): about what `exact` gives with one level."""
-        return self.between(Kernel(self, query), query, [(0, len(self))])
-
-    def between(self, kernel: Kernel, query: Query, ranges: Sequence[tuple[int, int]]) -> Floats:
-        """As `rough`, for the rows of some ranges from start to stop, one range after another."""
-        score = kernel(ranges)
-        score += np.float32((1 << self.bits - 1) * query.total)
-        score *= joined(self.delta, ranges)
-        score += joined(self.lo, ranges) * np.float32(query.total)
+        score = _kernel(self, query)
+        if self.lo is not None:
+            score += np.float32((1 << self.bits - 1) * query.total)
+        score *= self.delta.astype(np.float32)
+        if self.lo is not None:
+            score += self.lo.astype(np.float32) * np.float32(query.total)
         if self.norms is not None:
             score *= 2
-            score -= joined(self.norms, ranges)
+            score -= self.norms
             score -= np.float32(query.base)
         else:
             score += np.float32(query.base)
         return score
 
 
-def joined(values: NDArray[T], ranges: Sequence[tuple[int, int]]) -> NDArray[T]:
-    """The values of some ranges, one after another; a view if there is one range only."""
-    if len(ranges) == 1:
-        return values[slice(*ranges[0])]
-    return np.concatenate([values[start:stop] for start, stop in ranges] or [values[:0]])
-
-
-class Kernel:
-    """<q, c'> of one query with ranges of a scan's rows, c' being the signed codes."""
-
-    def __init__(self, scan: Scan, query: Query) -> None:
-        self._scale = np.float32(float(np.abs(query.vector).max(initial=0)) / LIMIT[scan.bits])
-        whole = np.rint(query.vector / (self._scale or np.float32(1))).astype(np.int32)
-        self._rows = scan.signed
-        if scan.bits == 8:
-            self._type: Literal["int8", "int4"] = "int8"
-            self._query = whole.astype(np.int8).view(np.uint8)[None]
-        else:
-            high = (whole + 8) >> 4
-            self._type = "int4"
-            self._query = _nibbles(np.stack([high, whole - 16 * high]))
-
-    def __call__(self, ranges: Sequence[tuple[int, int]]) -> Floats:
-        """float32: the products of the rows of some ranges, one range after another."""
-        query, rows, kind, cdist = self._query, self._rows, self._type, numkong.cdist
-        # float32 holds these integers as they are up to about 1,000 dimensions, and more of them closely enough.
-        found = np.empty((len(query), sum(stop - start for start, stop in ranges)), np.float32)
-        at = 0
-        for start, stop in ranges:
-            end = at + stop - start
-            if end > at:
-                found[:, at:end] = cdist(query, rows[start:stop], metric="dot", dtype=kind)
-            at = end
-        products: Floats = found[-1]
-        if len(found) > 1:
-            products += np.float32(16) * found[0]
-        products *= self._scale
-        return products
+def _kernel(scan: Scan, query: Query) -> Floats:
+    """float32 (n,): <q, c'> with a scan's rows, c' being the signed codes."""
+    if not len(scan):
+        return np.zeros(0, np.float32)
+    scale = np.float32(float(np.abs(query.vector).max(initial=0)) / LIMIT[scan.bits])
+    whole = np.rint(query.vector / (scale or np.float32(1))).astype(np.int32)
+    if scan.bits == 8:
+        kind: Literal["int8", "int4"] = "int8"
+        packed = whole.astype(np.int8).view(np.uint8)[None]
+    else:
+        high = (whole + 8) >> 4
+        kind, packed = "int4", _nibbles(np.stack([high, whole - 16 * high]))
+    # float32 holds these integers as they are up to about 1,000 dimensions, and more of them closely enough.
+    found = np.asarray(numkong.cdist(packed, scan.signed, metric="dot", dtype=kind)).astype(np.float32)
+    products: Floats = found[-1]
+    if len(found) > 1:
+        products += np.float32(16) * found[0]
+    products *= scale
+    return products
 
 
 def flip(packed: Bytes, bits: int) -> Bytes:

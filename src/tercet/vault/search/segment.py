@@ -1,27 +1,23 @@
 """Coded vectors in one immutable file: all that a vault's embedding space held up to some moment.
 
-The first level of the codes is in memory and is scanned; the second stays on disk and reranks. A segment of many
-vectors is ordered by cells (see `cells`), so that a wide search reads near ones only. What came after the segment, and
-what was deleted since, is the caller's to know: it scans newer rows itself and says which are still `allowed`.
+The first level of the codes is in memory, where it is scanned, or searched by a graph over it (see `graph`); the second
+stays on disk and reranks. What came after the segment, and what was deleted since, is the caller's to know: it scans
+newer rows itself and says which are still `allowed`.
 """
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, VaultDamaged
 from tercet.vault.search import segment_build
-from tercet.vault.search.cells import Cells, Ints, nearest_cells, to_open
-from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows
-from tercet.vault.search.lvq_layout import Bytes
-from tercet.vault.search.lvq_rows import ByNumber
-from tercet.vault.search.lvq_scores import Kernel, Metric, Query, Scan, exact, flip, joined
-from tercet.vault.search.segment_build import CELL_CODER, SHARES
+from tercet.vault.search.graph import Graph, Ints, OpenGraph
+from tercet.vault.search.lvq import LVQ, Floats, Rows
+from tercet.vault.search.lvq_scores import Metric, Query, Scan, exact
 from tercet.vault.search.segment_file import SegmentReader
 
 Mask = NDArray[np.bool_]
@@ -32,8 +28,8 @@ GATHER = 8
 CHUNK = 2048
 """Rows copied out at once: a copy should stay in a core's cache."""
 
-BRIDGE = 100
-"""Rows between two cells that are read along: beginning anew takes as long."""
+SPARE = 1.25
+"""How many more rows than expected a graph is asked for when only some are allowed."""
 
 
 def file_name(space: int, generation: int) -> str:
@@ -57,25 +53,26 @@ class Segment:
     def __init__(self, reader: SegmentReader) -> None:
         meta = reader.meta
         self.path, self.digest = reader.path, reader.digest
-        self.lvq = LVQ(meta["bits"], meta["residual"])
+        self.lvq = LVQ(meta["bits"], meta["residual"], symmetric=meta["symmetric"])
         self.metric: Metric = meta["metric"]
-        self.dim, self.seq, self._first = int(meta["dim"]), int(meta["seq"]), int(meta["first"])
+        self.dim, self.seq = int(meta["dim"]), int(meta["seq"])
         self.mean: Floats = reader.array("mean")
-        self.numbers: Ints = reader.array("numbers")
-        norms = reader.array("norms") if "norms" in reader else None
+        self.numbers: NDArray[np.int64 | np.int32] = reader.array("numbers")
+        self._graph = self._opened(reader) if "graph" in reader else None
         self._scan = Scan(
             self.lvq.bits,
-            reader.array("signed"),
-            reader.array("delta").astype(np.float32),
-            reader.array("lo").astype(np.float32),
-            norms,
+            reader.array("signed") if self._graph is None else self._graph.codes.view(np.uint8),
+            reader.array("delta"),
+            reader.array("lo") if "lo" in reader else None,
+            reader.array("norms") if "norms" in reader else None,
         )
         self._second = reader.blocks("residual") if self.lvq.residual else None
-        self._starts: Ints = reader.array("starts")
-        self._gaps: Floats = reader.array("gaps")
-        primary: Bytes = reader.array("cells")
-        cells = Codes(self.dim, primary, primary[:, :0], reader.array("cell_delta"), reader.array("cell_lo"))
-        self._cells = Scan.make(CELL_CODER, cells, self.metric)
+
+    def _opened(self, reader: SegmentReader) -> OpenGraph:
+        try:
+            return OpenGraph(reader.array("graph"), len(self.numbers), self.dim)
+        except (ValueError, RuntimeError) as error:  # usearch has one kind of error for all that it cannot read
+            raise VaultDamaged(f"{self.path} has a graph that cannot be read: {error}. It can be rebuilt.") from error
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -100,11 +97,11 @@ class Segment:
         seq: int,
         *,
         metric: Metric = "cosine",
-        cells: Cells | None = None,
+        graph: Graph | None = None,
     ) -> None:
         """Code vectors into a file, which appears under its name whole and on the disk, or not at all.
 
-        The same arguments give the same bytes. Beside the first level, a few thousand vectors are in memory at a time.
+        On one processor the same arguments give the same bytes. Beside the first level, a few thousand vectors are in memory at a time.
 
         Parameters
         ----------
@@ -116,8 +113,8 @@ class Segment:
             Up to where in the journal the segment goes.
         metric
             "cosine" normalises the vectors.
-        cells
-            How cells are made, by default `Cells()`.
+        graph
+            How a graph is made, if there should be one: for the cosine, of a symmetric coder of 8 bits.
 
         Raises
         ------
@@ -126,26 +123,25 @@ class Segment:
         VaultError
             If the system cannot write.
         """
-        maker = cells or Cells()
         meta = {
-            "bits": lvq.bits, "residual": lvq.residual, "metric": metric, "dim": vectors.shape[-1], "seq": seq,
-            "first": maker.first,
+            "bits": lvq.bits, "residual": lvq.residual, "symmetric": lvq.symmetric, "metric": metric,
+            "dim": vectors.shape[-1], "seq": seq,
         }  # fmt: skip
-        segment_build.write(path, numbers, vectors, lvq, meta, metric, maker)
+        segment_build.write(path, numbers, vectors, lvq, meta, metric, graph)
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     @property
-    def has_cells(self) -> bool:
+    def has_graph(self) -> bool:
         """Whether a wide search can be quicker than a scan."""
-        return len(self._cells) > self._first
+        return self._graph is not None
 
     @property
     def nbytes(self) -> int:
-        """Bytes in memory, what finds rows by their number included."""
-        held = (self.mean, self.numbers, self._starts, self._gaps)
-        return self._scan.nbytes + self._cells.nbytes + self._by_number.nbytes + sum(array.nbytes for array in held)
+        """Bytes in memory."""
+        links = 0 if self._graph is None else self._graph.nbytes - self._scan.signed.nbytes
+        return self._scan.nbytes + links + self.mean.nbytes + self.numbers.nbytes
 
     @property
     def mapped(self) -> int:
@@ -155,20 +151,26 @@ class Segment:
     def coarse(self, rows: Ints | slice) -> Floats:
         """float32 (n, dim): what the first level says of some rows."""
         part = self._scan.take(rows)
-        signed = flip(part.signed, self.lvq.bits)
-        codes = Codes(self.dim, signed, signed[:, :0], part.delta.astype(np.float16), part.lo.astype(np.float16))
-        return self.lvq.decode(codes, self.mean, both=False)
+        return self.lvq.decode(part.codes(self.dim, part.signed[:, :0]), self.mean, both=False)
 
     def rows_of(self, numbers: Ints) -> Ints:
         """The rows of some numbers, ascending; a number that is not here has none."""
-        return self._by_number.rows(numbers)
+        wanted = np.sort(numbers).astype(self.numbers.dtype)
+        wanted = wanted[np.append(True, wanted[1:] != wanted[:-1])[: len(wanted)]]  # np.unique takes 20 times as long
+        low = np.searchsorted(self.numbers, wanted)
+        lengths = np.searchsorted(self.numbers, wanted, "right") - low
+        ends = np.cumsum(lengths)
+        return np.repeat(low - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
 
     def scores(self, query: NDArray[np.floating], rows: Ints | None = None) -> Floats:
         """float32: the score of each of some rows, or of all (n,), from all that is stored; larger is nearer.
 
         The inner product, the cosine, or -|q - x|^2. Raises InvalidRequest on a query that does not fit.
         """
-        return self._exact(Query.make(query, self.mean, self.metric), np.arange(len(self)) if rows is None else rows)
+        made = Query.make(query, self.mean, self.metric)
+        every = np.arange(len(self)) if rows is None else rows
+        parts = [self._exact(made, every[start : start + CHUNK]) for start in range(0, len(every), CHUNK)]
+        return np.concatenate(parts or [np.zeros(0, np.float32)])
 
     def search(
         self,
@@ -176,7 +178,7 @@ class Segment:
         k: int,
         *,
         allowed: Mask | Ints | None = None,
-        share: float | None = None,
+        breadth: int | None = None,
         pool: int | None = None,
     ) -> tuple[Ints, Floats]:
         """The k nearest numbers, best first, and their scores (see `scores`); of equals the lower number is first.
@@ -187,8 +189,9 @@ class Segment:
             (dim,) floats.
         allowed
             Which rows may be found: a mask (n,), or numbers (int64), of which few are quickest. All of them by default.
-        share
-            How many of the k nearest a search of cells should find, 0.9 to 1. By default all rows are scanned.
+        breadth
+            Search by the graph, if there is one, keeping so many rows in sight, or `pool` if that is more. By default,
+            and where the graph knows too few rows that are allowed, all that are are scanned.
         pool
             How many rows that are roughly nearest are scored from all that is stored; default 4 k + 24, and twice that
             if the first level has 4 bits.
@@ -196,26 +199,28 @@ class Segment:
         Raises
         ------
         InvalidRequest
-            If the query does not fit, or k is below 1.
+            If the query does not fit, or k or `breadth` is below 1.
         """
-        if k < 1 or (share is not None and not 0 <= share <= 1):
-            raise InvalidRequest(f"A search for {k} with share {share} cannot mean anything.")
+        if k < 1 or (breadth is not None and breadth < 1):
+            raise InvalidRequest(f"A search for {k} of breadth {breadth} cannot mean anything.")
         made = Query.make(query, self.mean, self.metric)
         size = pool or (4 * k + 24) * (1 if self.lvq.bits == 8 else 2)
         mask, few = self._allowed(allowed)
+        rows = None
         if few is not None:
             chunks = [self._scan.take(few[at : at + CHUNK]).rough(made) for at in range(0, len(few), CHUNK)]
             rows = few[_top(np.concatenate(chunks or [few[:0].astype(np.float32)]), size)]
-        elif share is None or not self.has_cells:
-            rows, _ = self._open(made, Kernel(self._scan, made), [(0, len(self))], mask, size)
-        else:
-            rows = self._near(made, mask, k, share, size)
-        rows = np.unique(rows)  # cells opened later may have bridged one that was opened at once
-        return self._ranked(made, rows, k)
+        elif breadth is not None:
+            rows = self._near(made, mask, size, breadth)
+        if rows is None:
+            rough = self._scan.rough(made)
+            kept = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
+            rows = kept[_top(rough if mask is None else rough[kept], size)]
+        return self._ranked(made, np.sort(rows), k)
 
     def rank(self, query: NDArray[np.floating], rows: Ints, k: int) -> tuple[Ints, Floats]:
         """As `search`, among rows that something else has found."""
-        return self._ranked(Query.make(query, self.mean, self.metric), rows, k)
+        return self._ranked(Query.make(query, self.mean, self.metric), np.unique(rows), k)
 
     def _ranked(self, query: Query, rows: Ints, k: int) -> tuple[Ints, Floats]:
         return _best(self.numbers[rows], self._exact(query, rows), k)
@@ -237,50 +242,25 @@ class Segment:
         mask[rows] = True
         return mask, None
 
-    def _near(self, query: Query, mask: Mask | None, k: int, share: float, size: int) -> Ints:
-        """Rows of the cells that are near, those opened at once and those that what they held makes worth opening."""
-        near = self._cells.rough(query)
-        kernel = Kernel(self._scan, query)
-        first = nearest_cells(near, self._first)
-        rows, rough = self._open(query, kernel, self._runs(np.sort(first)), mask, max(size, k))
-        kth = float(np.partition(rough, len(rough) - k)[len(rough) - k]) if len(rough) >= k else -np.inf
-        opened = to_open(near, kth, float(np.interp(share, SHARES, self._gaps)))
-        opened[first] = False
-        more, scores = self._open(query, kernel, self._runs(np.flatnonzero(opened)), mask, size)
-        return np.concatenate([rows, more])[_top(np.concatenate([rough, scores]), size)]
+    def _near(self, query: Query, mask: Mask | None, size: int, breadth: int) -> Ints | None:
+        """The `size` rows that the graph finds, of those allowed; None without a graph or if it finds fewer.
 
-    def _runs(self, cells: Ints) -> list[tuple[int, int]]:
-        """Ranges of rows that hold some cells, ascending, and what little lies between two of them."""
-        starts, stops = self._starts[cells], self._starts[cells + 1]
-        apart = starts[1:] > stops[:-1] + BRIDGE
-        starts, stops = starts[np.append(True, apart)[: len(cells)]], stops[np.append(apart, True)[: len(cells)]]
-        return list(zip(starts.tolist(), stops.tolist(), strict=True))
-
-    def _open(
-        self, query: Query, kernel: Kernel, runs: list[tuple[int, int]], mask: Mask | None, size: int
-    ) -> tuple[Ints, Floats]:
-        """The `size` best rows of some ranges, and their rough scores."""
-        rough = self._scan.between(kernel, query, runs)
+        Of the nearest of all, those allowed are the nearest of them: so a filter costs breadth, not recall.
+        """
+        if self._graph is None:
+            return None
+        centred = query.vector - self.mean
         if mask is None:
-            best = _top(rough, size)
-        else:
-            kept = np.flatnonzero(joined(mask, runs))
-            best = kept[_top(rough[kept], size)]
-        starts, stops = np.array(runs, np.int64).reshape(-1, 2).T
-        ends = np.cumsum(stops - starts)
-        part = np.searchsorted(ends, best, side="right")
-        return stops[part] - ends[part] + best, rough[best]
+            return self._graph.near(centred, size, breadth)
+        wider = SPARE * len(self) / max(int(np.count_nonzero(mask)), 1)
+        found = self._graph.near(centred, round(wider * size), round(wider * breadth))
+        kept = found[mask[found]]
+        return kept[:size] if len(kept) >= size else None
 
     def _exact(self, query: Query, rows: Ints) -> Floats:
         part = self._scan.take(rows)
-        first = flip(part.signed, self.lvq.bits)
-        second = self._second.take(rows) if self._second is not None else first[:, :0]
-        delta, lo = part.delta.astype(np.float16), part.lo.astype(np.float16)
-        return exact(self.lvq, Codes(self.dim, first, second, delta, lo), query)
-
-    @cached_property
-    def _by_number(self) -> ByNumber:
-        return ByNumber(self.numbers)
+        second = part.signed[:, :0] if self._second is None else self._second.take(rows)
+        return exact(self.lvq, part.codes(self.dim, second), query)
 
 
 def _top(scores: Floats, count: int) -> Ints:
@@ -288,9 +268,12 @@ def _top(scores: Floats, count: int) -> Ints:
     return np.argpartition(scores, len(scores) - count)[-count:] if count < len(scores) else np.arange(len(scores))
 
 
-def _best(numbers: Ints, scores: Floats, k: int) -> tuple[Ints, Floats]:
-    """The k best of different numbers, each with the best of its scores."""
-    order = np.lexsort((numbers, -scores))
-    _, first = np.unique(numbers[order], return_index=True)
-    kept = order[np.sort(first)[:k]]
-    return numbers[kept], scores[kept]
+def _best(numbers: NDArray[np.int64 | np.int32], scores: Floats, k: int) -> tuple[Ints, Floats]:
+    """The k best of different numbers, given in ascending order, each with the best of its scores."""
+    order = np.argsort(-scores, kind="stable")
+    first: dict[int, int] = {}
+    for place, number in zip(order.tolist(), numbers[order].tolist(), strict=True):
+        first.setdefault(number, place)
+        if len(first) == k:
+            break
+    return np.array(list(first), np.int64), scores[list(first.values())]

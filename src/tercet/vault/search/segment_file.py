@@ -218,14 +218,14 @@ class Blocks:
 
     def take(self, rows: NDArray[np.int64]) -> Array:
         """Some rows, as a copy. Raises VaultDamaged where a block is not what was written."""
-        for block in np.unique(rows // BLOCK).tolist():
-            if not self._seen[block]:
-                if _digest(self._rows[block * BLOCK : (block + 1) * BLOCK]) != self._digests[block].tobytes():
-                    raise VaultDamaged(
-                        f"Rows {block * BLOCK} and after of {self._name} are damaged. "
-                        "They can be rebuilt from the rows of the vault."
-                    )
-                self._seen[block] = True
+        blocks = rows // BLOCK
+        for block in np.unique(blocks[~self._seen[blocks]]).tolist():
+            if _digest(self._rows[block * BLOCK : (block + 1) * BLOCK]) != self._digests[block].tobytes():
+                raise VaultDamaged(
+                    f"Rows {block * BLOCK} and after of {self._name} are damaged. "
+                    "They can be rebuilt from the rows of the vault."
+                )
+            self._seen[block] = True
         return np.asarray(self._rows[rows])
 
 
