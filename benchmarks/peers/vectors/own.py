@@ -59,14 +59,18 @@ class Scanned:
 
     def build(self, vectors: Floats, folder: Path) -> None:
         path = folder / "vectors.lvq"
-        Segment.write(path, np.arange(len(vectors)), vectors, self.lvq, 0, graph=Graph(least=0))
+        Segment.write(path, np.arange(len(vectors)), vectors, self.lvq, 0, graph=Graph(least=1))
         self.segment = Segment.open(path)
 
     def sizes(self) -> tuple[int, int]:
         return self.segment.nbytes, self.segment.mapped
 
     def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
-        return self.segment.search(query, K, breadth=None if parameter is None else int(parameter))[0]
+        if parameter is None:
+            return self.segment.search(query, K)[0]
+        found = self.segment.near(query, K, breadth=int(parameter))
+        assert found is not None
+        return found[0]
 
 
 class Scanned4(Scanned):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
-from tercet.vault import mark
+from tercet.vault import jobs, mark
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
@@ -191,10 +191,23 @@ class Tenant:
         return ScopeView(connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
 
     def index(self) -> None:
-        """Write the segments that wide searches want and do not have, or that too much has changed since."""
-        with self.maintaining() as connection:
-            for space, dim in wide.wanted(connection, self._wide.folder):
-                wide.build(connection, self._wide.folder, space, dim)
+        """Write the segments that wide searches want and do not have, or that too much has changed since.
+
+        Others search and write meanwhile. If something is erased then, the work is done again.
+        """
+        folder = self._wide.folder
+        done: set[tuple[int, int]] = set()
+        while True:
+            with self.maintaining() as connection:
+                wanted = [each for each in wide.wanted(connection, folder) if each not in done]
+            if not wanted:
+                return
+            with self._connection() as connection, translated(self.path):
+                built = wide.build(connection, folder, *wanted[0])
+            with self.maintaining() as connection:
+                if built is None or wide.register(connection, folder, built):
+                    wide.calibrate(connection, folder, wanted[0][0])
+                    done.add(wanted[0])
 
     def scrub(self, *, at_once: bool = False) -> str | None:
         """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.
@@ -205,8 +218,8 @@ class Tenant:
             return "the scrub job (the file is large)"
         try:
             with self.maintaining() as connection:
-                if scrub_waits(connection):
-                    wide.renew(connection, self._wide.folder)
+                if scrub_waits(connection) and wide.renew(connection, self._wide.folder):
+                    jobs.enqueue(connection, "index", {}, at=self.vault.clock())
                 self._drop_idle()
                 return scrub(connection, self.path)
         except VaultError as error:
@@ -240,7 +253,7 @@ class Tenant:
 
     def _nearest(
         self, connection: apsw.Connection, numbers: Ints, space: int, vector: NDArray[np.float32], count: int
-    ) -> Ints | None:
+    ) -> tuple[Ints, str] | None:
         with self._cache_lock:
             return self._wide.nearest(connection, numbers, space, vector, count)
 

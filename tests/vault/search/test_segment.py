@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault.search import segment_file
-from tercet.vault.search.cells import Cells, assign
+from tercet.vault.search.graph import Graph, OpenGraph
 from tercet.vault.search.lvq import LVQ, Floats
 from tercet.vault.search.lvq_scores import Metric, normalised
 from tercet.vault.search.segment import Segment, file_name
 from tercet.vault.search.segment_file import Section, SegmentReader, writing
 
-CODERS = [LVQ(8), LVQ(4), LVQ(4, 4), LVQ(4, 8), LVQ(8, 8)]
+CODERS = [LVQ(8), LVQ(4), LVQ(4, 4), LVQ(4, 8), LVQ(8, 8), LVQ(8, 4, symmetric=True)]
+LINKED = LVQ(8, 4, symmetric=True)
 METRICS: list[Metric] = ["ip", "l2", "cosine"]
-FEW = Cells(per_root=3, first=4, least=100)
-NO_CELLS = Cells(least=10**9)
+SMALL = Graph(breadth=64, least=100)
 
 
 def clustered(n: int, dim: int, seed: int = 0) -> Floats:
@@ -40,11 +40,17 @@ def brute_force(vectors: Floats, query: Floats, metric: Metric) -> NDArray[np.fl
     return np.asarray(exact @ query)
 
 
-def written(folder: Path, vectors: Floats, lvq: LVQ, metric: Metric = "cosine", cells: Cells = NO_CELLS) -> Segment:
+def written(folder: Path, vectors: Floats, lvq: LVQ, metric: Metric = "cosine", graph: Graph | None = None) -> Segment:
     path = folder / file_name(1, 1)
     numbers = np.arange(len(vectors)) * 10 + 3
-    Segment.write(path, numbers, vectors, lvq, 77, metric=metric, cells=cells)
+    Segment.write(path, numbers, vectors, lvq, 77, metric=metric, graph=graph)
     return Segment.open(path)
+
+
+def near(segment: Segment, query: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:
+    found = segment.near(query, k, breadth=64)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -56,8 +62,8 @@ def test_a_scan_finds_what_brute_force_finds(tmp_path: Path, lvq: LVQ, metric: M
     for query in clustered(20, 33, seed=1):
         numbers, scores = segment.search(query, 10)
         wanted = brute_force(vectors, query, metric)
-        near = np.argsort(-wanted, kind="stable")[:10] * 10 + 3
-        overlap.append(len(np.intersect1d(numbers, near)) / 10)
+        best = np.argsort(-wanted, kind="stable")[:10] * 10 + 3
+        overlap.append(len(np.intersect1d(numbers, best)) / 10)
         assert (np.diff(scores) <= 0).all()
         error = np.abs(scores - wanted[(numbers - 3) // 10])
         assert error.max() < np.abs(wanted).max() * (0.1 if lvq.size(33, 1) < 30 else 0.01)
@@ -72,71 +78,143 @@ def test_two_levels_find_more_than_one(tmp_path: Path, metric: Metric) -> None:
     for lvq in (LVQ(4), LVQ(4, 4), LVQ(4, 8)):
         segment = written(tmp_path, vectors, lvq, metric)
         found = [segment.search(query, 10)[0] for query in queries]
-        near = [np.argsort(-brute_force(vectors, query, metric))[:10] * 10 + 3 for query in queries]
-        recalls.append(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, near, strict=True)]))
+        wanted = [np.argsort(-brute_force(vectors, query, metric))[:10] * 10 + 3 for query in queries]
+        recalls.append(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, wanted, strict=True)]))
     assert recalls[0] < recalls[1] <= recalls[2]
     assert recalls[2] > 0.99
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_cells_find_the_share_asked_for(tmp_path: Path, metric: Metric) -> None:
+def test_the_graph_finds_nearly_what_a_scan_finds(tmp_path: Path) -> None:
     vectors, queries = clustered(6000, 24), clustered(100, 24, seed=1)
-    segment = written(tmp_path, vectors, LVQ(8, 8), metric, FEW)
-    assert segment.has_cells
-    by_scan = [segment.search(query, 10)[0] for query in queries]
-    for share in (0.9, 0.99, 1.0):
-        found = [segment.search(query, 10, share=share)[0] for query in queries]
-        assert np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, by_scan, strict=True)]) > share - 0.03
+    segment = written(tmp_path, vectors, LINKED, graph=SMALL)
+    assert segment.has_graph
+    by_scan = [segment.search(query, 10) for query in queries]
+    found = [near(segment, query, 10) for query in queries]
+    assert np.mean([len(np.intersect1d(a, b)) / 10 for (a, _), (b, _) in zip(found, by_scan, strict=True)]) > 0.98
+    for (numbers, scores), query in zip(found, queries, strict=True):
+        # What the graph proposed is scored from both levels, as a scan's candidates are.
+        assert scores.tolist() == sorted(segment.scores(query, (numbers - 3) // 10).tolist(), reverse=True)
 
 
-def test_cells_look_at_fewer_rows_than_a_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    segment = written(tmp_path, clustered(6000, 24), LVQ(8), cells=FEW)
-    looked: list[list[tuple[int, int]]] = []
-    runs_of = segment._runs
-
-    def seen(cells: NDArray[np.int64]) -> list[tuple[int, int]]:
-        looked.append(runs_of(cells))
-        return looked[-1]
-
-    monkeypatch.setattr(segment, "_runs", seen)
-    for query in clustered(50, 24, seed=1):
-        segment.search(query, 10, share=0.9)
-    assert np.mean([sum(stop - start for start, stop in runs) for runs in looked]) * 2 < 3000
+def test_two_levels_rerank_what_the_graph_finds_by_one(tmp_path: Path) -> None:
+    vectors, queries = clustered(3000, 24), clustered(60, 24, seed=1)
+    recalls = []
+    for lvq in (LVQ(8, symmetric=True), LINKED):
+        segment = written(tmp_path, vectors, lvq, graph=SMALL)
+        wanted = [np.argsort(-brute_force(vectors, query, "cosine"))[:10] * 10 + 3 for query in queries]
+        found = [near(segment, query, 10)[0] for query in queries]
+        recalls.append(np.mean([len(np.intersect1d(a, b)) / 10 for a, b in zip(found, wanted, strict=True)]))
+    assert recalls[0] < recalls[1]
+    assert recalls[1] > 0.98
 
 
-def test_a_cell_is_that_of_the_nearest_centroid() -> None:
-    vectors = clustered(3000, 20)
-    centroids, own = FEW.fit(vectors, "cosine")
-    products = normalised(vectors) @ centroids.T
-    # The products are of whole numbers, so a centroid that is as near but for rounding may be taken.
-    assert (products.max(axis=1) - products[np.arange(3000), own] < 0.02).all()
-    assert (own == assign(vectors, centroids, "cosine")).all()
-    assert len(np.unique(own)) > 100
+def test_a_filter_does_not_lower_the_recall_of_the_graph(tmp_path: Path) -> None:
+    vectors, queries = clustered(6000, 24), clustered(60, 24, seed=1)
+    segment = written(tmp_path, vectors, LINKED, graph=SMALL)
+    random = np.random.default_rng(3)
+    for part in (1.0, 0.7, 0.3):
+        mask = random.random(6000) < part
+        shared = []
+        for query in queries:
+            wanted, _ = segment.search(query, 10, allowed=mask)
+            numbers, _ = segment.near(query, 10, breadth=64, allowed=mask) or (np.zeros(0, np.int64), None)
+            if len(numbers):
+                assert mask[(numbers - 3) // 10].all()
+                shared.append(len(np.intersect1d(numbers, wanted)) / 10)
+        assert len(shared) > 30
+        assert np.mean(shared) > 0.98
+
+
+def test_there_is_no_graph_where_a_scan_is_better(tmp_path: Path) -> None:
+    vectors = clustered(1500, 16)
+    for metric in METRICS:
+        assert written(tmp_path, vectors, LINKED, metric, SMALL).has_graph == (metric == "cosine")
+    for lvq in (LVQ(8, 4), LVQ(4, 8, symmetric=True)):
+        assert not written(tmp_path, vectors, lvq, graph=SMALL).has_graph
+    assert not written(tmp_path, vectors[:99], LINKED, graph=SMALL).has_graph
+    segment = written(tmp_path, vectors, LINKED, graph=SMALL)
+    assert segment.near(vectors[0], 10, breadth=64, allowed=segment.numbers[:100].astype(np.int64)) is None
+    far = np.zeros(1500, np.bool_)
+    far[np.argsort(brute_force(vectors, vectors[0], "cosine"))[:400]] = True  # none of them is among the near
+    assert segment.near(vectors[0], 10, breadth=64, allowed=far) is None
+
+
+def test_a_graph_is_of_bounded_degree_and_reaches_all(tmp_path: Path) -> None:
+    written(tmp_path, clustered(5000, 24), LINKED, graph=SMALL)
+    made = SegmentReader(tmp_path / file_name(1, 1)).array("graph")
+    links = bottom_links(made, 5000, 24)
+    assert max(len(each) for each in links) <= 2 * SMALL.degree
+    seen, border = {0}, [0]
+    while border:
+        border = [each for each in {n for row in border for n in links[row]} if each not in seen]
+        seen |= set(border)
+    assert len(seen) >= 0.999 * 5000
+
+
+def bottom_links(made: NDArray[np.uint8], n: int, dim: int) -> list[list[int]]:
+    """Each row's neighbours in the lowest layer, read from the bytes that usearch writes."""
+    at = 8 + n * dim + 64  # the matrix, a description of it
+    size, upper, lower = np.frombuffer(made[at : at + 24].tobytes(), np.uint64).tolist()
+    assert (size, upper, lower) == (n, SMALL.degree, 2 * SMALL.degree)
+    at += 40
+    levels = np.frombuffer(made[at : at + 2 * n].tobytes(), np.int16)
+    at += 2 * n
+    links = []
+    for level in levels.tolist():
+        row = np.frombuffer(made[at + 10 : at + 14 + 4 * lower].tobytes(), np.uint32)  # after a key and a level
+        links.append(row[1 : 1 + int(row[0])].tolist())
+        at += 14 + 4 * lower + level * (4 + 4 * upper)
+    assert at == len(made)
+    return links
+
+
+def test_a_graph_that_usearch_cannot_read_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = Graph.build
+
+    def cut(self: Graph, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        return build(self, codes)[: codes.size + 20]
+
+    monkeypatch.setattr(Graph, "build", cut)
+    with pytest.raises(VaultDamaged, match="graph"):
+        written(tmp_path, clustered(200, 8), LINKED, graph=SMALL)
+
+
+def test_usearch_sees_no_byte_before_the_checksum_was_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segment = written(tmp_path, clustered(200, 8), LINKED, graph=SMALL)
+    described = SegmentReader(segment.path)._sections["graph"]
+    data = bytearray(segment.path.read_bytes())
+    data[described["offset"] + described["shape"][0] - 9] ^= 1
+    segment.path.write_bytes(bytes(data))
+
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(OpenGraph, "__init__", never)
+    with pytest.raises(VaultDamaged, match="graph"):
+        Segment.open(segment.path)
 
 
 def test_the_same_vectors_give_the_same_bytes(tmp_path: Path) -> None:
     vectors, numbers = clustered(1500, 16), np.arange(1500)
     for name in ("a", "b"):
-        Segment.write(tmp_path / name, numbers, vectors, LVQ(4, 8), 1, cells=FEW)
+        Segment.write(tmp_path / name, numbers, vectors, LINKED, 1, graph=SMALL)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-@pytest.mark.parametrize("cells", [NO_CELLS, FEW])
+@pytest.mark.parametrize("lvq", [LVQ(8, 8), LINKED], ids=str)
 @pytest.mark.parametrize("count", [1, 7, 150, 1200])
-@pytest.mark.parametrize("share", [None, 0.95])
-def test_only_what_is_allowed_is_found(tmp_path: Path, cells: Cells, count: int, share: float | None) -> None:
+def test_only_what_is_allowed_is_found(tmp_path: Path, lvq: LVQ, count: int) -> None:
     vectors = clustered(1500, 16)
-    segment = written(tmp_path, vectors, LVQ(8, 8), cells=cells)
+    segment = written(tmp_path, vectors, lvq, graph=SMALL)
     numbers = np.random.default_rng(5).choice(segment.numbers, count, replace=False)
     mask = np.isin(segment.numbers, numbers)
     for query in clustered(5, 16, seed=1):
         similar = brute_force(vectors, query, "cosine")
-        near = sorted(numbers, key=lambda number: -similar[(number - 3) // 10])[:10]
+        wanted = sorted(numbers, key=lambda number: -similar[(number - 3) // 10])[:10]
         for allowed in (numbers, mask):
-            found, _ = segment.search(query, 10, allowed=allowed, share=share)
+            found, _ = segment.search(query, 10, allowed=allowed)
             assert set(found) <= set(numbers)
-            if share is None or count <= 150:  # few are scanned, whatever share is asked for
-                assert len(np.intersect1d(found, near)) >= 0.8 * len(near)
+            assert len(np.intersect1d(found, wanted)) >= 0.8 * len(wanted)
     assert not len(segment.search(vectors[0], 10, allowed=np.zeros(1500, np.bool_))[0])
     assert not len(segment.search(vectors[0], 10, allowed=np.array([4, 5]))[0])
 
@@ -175,13 +253,14 @@ def test_of_equal_vectors_the_lower_number_comes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("n", [0, 1, 2])
 def test_few_vectors_are_a_segment_too(tmp_path: Path, n: int) -> None:
     segment = written(tmp_path, clustered(n, 5), LVQ(4, 8))
-    numbers, scores = segment.search(np.ones(5, np.float32), 10, share=0.99)
+    numbers, scores = segment.search(np.ones(5, np.float32), 10)
     assert len(numbers) == len(scores) == len(segment) == n
 
 
-def test_equal_vectors_fill_no_cells_wrongly(tmp_path: Path) -> None:
-    segment = written(tmp_path, np.ones((400, 8), np.float32), LVQ(8), cells=FEW)
-    numbers, scores = segment.search(np.ones(8, np.float32), 3, share=0.99)
+def test_equal_vectors_can_be_searched_by_a_graph(tmp_path: Path) -> None:
+    segment = written(tmp_path, np.ones((400, 8), np.float32), LINKED, graph=SMALL)
+    numbers, scores = near(segment, np.ones(8, np.float32), 3)
+    assert len(numbers) == 3
     assert np.isin(numbers, segment.numbers).all()
     assert scores == pytest.approx([1, 1, 1], abs=1e-3)
 
@@ -190,7 +269,7 @@ def test_half_precision_and_memory_maps_will_do(tmp_path: Path) -> None:
     vectors = clustered(300, 16).astype(np.float16)
     np.save(tmp_path / "v.npy", vectors)
     for name, given in (("a", vectors), ("b", np.load(tmp_path / "v.npy", mmap_mode="r"))):
-        Segment.write(tmp_path / name, np.arange(300), given, LVQ(8), 1, cells=FEW)
+        Segment.write(tmp_path / name, np.arange(300), given, LINKED, 1, graph=SMALL)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -203,9 +282,9 @@ def test_memory_is_a_quarter_of_float32(tmp_path: Path) -> None:
     assert two.mapped == 400 * 384
 
 
-@pytest.mark.parametrize("residual", [0, 8])
-def test_every_flipped_byte_is_noticed(tmp_path: Path, residual: int) -> None:
-    segment = written(tmp_path, clustered(150, 8), LVQ(4, residual), cells=FEW)
+@pytest.mark.parametrize("lvq", [LVQ(4), LVQ(4, 8), LINKED], ids=str)
+def test_every_flipped_byte_is_noticed(tmp_path: Path, lvq: LVQ) -> None:
+    segment = written(tmp_path, clustered(150, 8), lvq, graph=SMALL)
     good, query = segment.path.read_bytes(), np.ones(8, np.float32)
     wanted = segment.search(query, 150)
     random = np.random.default_rng(0)
@@ -340,14 +419,14 @@ def test_an_open_segment_outlives_its_file(tmp_path: Path) -> None:
 
 
 def test_threads_may_share_a_segment(tmp_path: Path) -> None:
-    segment = written(tmp_path, clustered(3000, 16), LVQ(4, 8), cells=FEW)
+    segment = written(tmp_path, clustered(3000, 16), LINKED, graph=SMALL)
     queries = clustered(40, 16, seed=1)
-    wanted = [segment.search(query, 5, share=0.95)[0].tolist() for query in queries]
+    wanted = [near(segment, query, 5)[0].tolist() for query in queries]
     found: dict[int, list[list[int]]] = {}
     fresh = Segment.open(segment.path)
 
     def run(name: int) -> None:
-        found[name] = [fresh.search(query, 5, share=0.95)[0].tolist() for query in queries]
+        found[name] = [near(fresh, query, 5)[0].tolist() for query in queries]
 
     threads = [threading.Thread(target=run, args=(name,)) for name in range(4)]
     for thread in threads:

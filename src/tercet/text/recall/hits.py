@@ -13,7 +13,8 @@ class Hit:
     """A recalled cube.
 
     `score` is in [0, 1] and falls with the rank. `why` names what it was found by under "by" ("words and vectors", or
-    "words" where there are no vectors, and then why there are none) and gives the contribution of each signal.
+    "words" where there are no vectors, and then why there are none), under "vectors" whether a "scan" of all rows or
+    the "graph" found the near vectors, and gives the contribution of each signal.
     """
 
     cube: MemCube

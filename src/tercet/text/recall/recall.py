@@ -104,9 +104,11 @@ def recall(
     kept = len(ranking.rows) if min_score is None else int((ranking.scores >= min_score).sum())
     numbers = [int(n) for n in view.numbers[ranking.rows[:kept]]]
     found = dict(zip(numbers, cubes(numbers), strict=True))
-    by = _by(ranking, asked)
+    how = {"by": _by(ranking, asked)}
+    if ranking.policy.needs != "words":
+        how["vectors"] = view.way
     hits = [
-        Hit(found[n], float(ranking.scores[place]), {"by": by, **ranking.why(place)}) for place, n in enumerate(numbers)
+        Hit(found[n], float(ranking.scores[place]), {**how, **ranking.why(place)}) for place, n in enumerate(numbers)
     ]
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
     return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)

@@ -60,7 +60,7 @@ class Graph:
         for start in range(0, len(codes), STEP):
             part = codes[start : start + STEP]
             index.add(np.arange(start, start + len(part), dtype=np.uint64), part, threads=1)
-        made = np.frombuffer(index.save(), np.uint8)
+        made = np.frombuffer(index.save() or b"", np.uint8)
         if not np.array_equal(matrix(made, *codes.shape), codes):
             raise RuntimeError("This version of usearch writes graphs in another form; Tercet cannot use it.")
         return made
@@ -68,7 +68,7 @@ class Graph:
 
 def matrix(graph: Bytes, n: int, dim: int) -> Signed:
     """The codes (n, dim) in the bytes of a graph, a view. Raises ValueError if it does not begin with so many."""
-    if len(graph) < MATRIX.size + n * dim or MATRIX.unpack_from(graph) != (n, dim):
+    if len(graph) < MATRIX.size + n * dim or MATRIX.unpack_from(graph.data) != (n, dim):
         raise ValueError(f"the graph is not of {n} vectors of {dim}")
     return graph[MATRIX.size : MATRIX.size + n * dim].view(np.int8).reshape(n, dim)
 

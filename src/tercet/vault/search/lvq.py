@@ -12,8 +12,8 @@ so no component is off by more than delta / 2. A second level codes what is left
 (Aguerrebere et al. 2023, arXiv 2304.04759.) The constants are rounded to half precision before any code is computed, so
 that what is stored is what was coded with.
 
-A symmetric coder takes lo = -2^(B - 1) delta with delta = max |y| / (2^(B - 1) - 1) instead: a step that is a little longer
-buys codes that are the vector but for a factor, which is what a graph over codes wants (see `graph`).
+A symmetric coder takes lo = -2^(B - 1) delta with delta = max |y| / (2^(B - 1) - 1) instead: a step that is a little
+longer buys codes that are the vector but for a factor, which is what a graph over codes wants (see `graph`).
 """
 
 from __future__ import annotations

@@ -146,7 +146,8 @@ class Scan:
 
     def take(self, rows: NDArray[np.int64] | slice) -> Scan:
         """The scan of some rows, in that order."""
-        lo, norms = (None if each is None else each[rows] for each in (self.lo, self.norms))
+        lo = None if self.lo is None else self.lo[rows]
+        norms = None if self.norms is None else self.norms[rows]
         return Scan(self.bits, self.signed[rows], self.delta[rows], lo, norms)
 
     def codes(self, dim: int, residual: Bytes) -> Codes:

@@ -101,7 +101,8 @@ class Segment:
     ) -> None:
         """Code vectors into a file, which appears under its name whole and on the disk, or not at all.
 
-        On one processor the same arguments give the same bytes. Beside the first level, a few thousand vectors are in memory at a time.
+        On one processor the same arguments give the same bytes. Beside the first level and the graph, a few thousand
+        vectors are in memory at a time.
 
         Parameters
         ----------
@@ -178,10 +179,11 @@ class Segment:
         k: int,
         *,
         allowed: Mask | Ints | None = None,
-        breadth: int | None = None,
         pool: int | None = None,
     ) -> tuple[Ints, Floats]:
         """The k nearest numbers, best first, and their scores (see `scores`); of equals the lower number is first.
+
+        All rows that may be found are scanned.
 
         Parameters
         ----------
@@ -189,40 +191,62 @@ class Segment:
             (dim,) floats.
         allowed
             Which rows may be found: a mask (n,), or numbers (int64), of which few are quickest. All of them by default.
-        breadth
-            Search by the graph, if there is one, keeping so many rows in sight, or `pool` if that is more. By default,
-            and where the graph knows too few rows that are allowed, all that are are scanned.
         pool
-            How many rows that are roughly nearest are scored from all that is stored; default 4 k + 24, and twice that
+            How many rows that are roughly nearest are scored from all that is stored; default 2 k + 44, and twice that
             if the first level has 4 bits.
 
         Raises
         ------
         InvalidRequest
-            If the query does not fit, or k or `breadth` is below 1.
+            If the query does not fit, or k is below 1.
         """
-        if k < 1 or (breadth is not None and breadth < 1):
-            raise InvalidRequest(f"A search for {k} of breadth {breadth} cannot mean anything.")
-        made = Query.make(query, self.mean, self.metric)
-        size = pool or (4 * k + 24) * (1 if self.lvq.bits == 8 else 2)
+        made, size = self._asked(query, k, pool)
         mask, few = self._allowed(allowed)
-        rows = None
         if few is not None:
             chunks = [self._scan.take(few[at : at + CHUNK]).rough(made) for at in range(0, len(few), CHUNK)]
             rows = few[_top(np.concatenate(chunks or [few[:0].astype(np.float32)]), size)]
-        elif breadth is not None:
-            rows = self._near(made, mask, size, breadth)
-        if rows is None:
-            rough = self._scan.rough(made)
-            kept = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
-            rows = kept[_top(rough if mask is None else rough[kept], size)]
-        return self._ranked(made, np.sort(rows), k)
+        elif mask is None:
+            rows = _top(self._scan.rough(made), size)
+        else:
+            kept = np.flatnonzero(mask)
+            rows = kept[_top(self._scan.rough(made)[kept], size)]
+        return self._ranked(made, rows, k)
+
+    def near(
+        self,
+        query: NDArray[np.floating],
+        k: int,
+        *,
+        breadth: int,
+        allowed: Mask | Ints | None = None,
+        pool: int | None = None,
+    ) -> tuple[Ints, Floats] | None:
+        """As `search`, by the graph, which keeps `breadth` rows in sight, or `pool` if that is more.
+
+        None where a scan is better: there is no graph, few rows are allowed, or the graph found too few of them. Of the
+        nearest of all, those allowed are the nearest of them: so a filter costs breadth, not recall.
+        """
+        made, size = self._asked(query, k, pool)
+        mask, few = self._allowed(allowed)
+        if self._graph is None or few is not None:
+            return None
+        wider = 1.0 if mask is None else SPARE * len(self) / np.count_nonzero(mask)
+        rows = self._graph.near(made.vector - self.mean, round(wider * size), round(wider * breadth))
+        if mask is not None:
+            rows = rows[mask[rows]][:size]
+        return self._ranked(made, rows, k) if len(rows) >= min(size, len(self)) else None
+
+    def _asked(self, query: NDArray[np.floating], k: int, pool: int | None) -> tuple[Query, int]:
+        if k < 1:
+            raise InvalidRequest(f"A search for {k} cannot mean anything.")
+        return Query.make(query, self.mean, self.metric), pool or (2 * k + 44) * (1 if self.lvq.bits == 8 else 2)
 
     def rank(self, query: NDArray[np.floating], rows: Ints, k: int) -> tuple[Ints, Floats]:
         """As `search`, among rows that something else has found."""
-        return self._ranked(Query.make(query, self.mean, self.metric), np.unique(rows), k)
+        return self._ranked(Query.make(query, self.mean, self.metric), rows, k)
 
     def _ranked(self, query: Query, rows: Ints, k: int) -> tuple[Ints, Floats]:
+        rows = np.sort(rows)
         return _best(self.numbers[rows], self._exact(query, rows), k)
 
     def _allowed(self, allowed: Mask | Ints | None) -> tuple[Mask | None, Ints | None]:
@@ -241,21 +265,6 @@ class Segment:
         mask = np.zeros(len(self), np.bool_)
         mask[rows] = True
         return mask, None
-
-    def _near(self, query: Query, mask: Mask | None, size: int, breadth: int) -> Ints | None:
-        """The `size` rows that the graph finds, of those allowed; None without a graph or if it finds fewer.
-
-        Of the nearest of all, those allowed are the nearest of them: so a filter costs breadth, not recall.
-        """
-        if self._graph is None:
-            return None
-        centred = query.vector - self.mean
-        if mask is None:
-            return self._graph.near(centred, size, breadth)
-        wider = SPARE * len(self) / max(int(np.count_nonzero(mask)), 1)
-        found = self._graph.near(centred, round(wider * size), round(wider * breadth))
-        kept = found[mask[found]]
-        return kept[:size] if len(kept) >= size else None
 
     def _exact(self, query: Query, rows: Ints) -> Floats:
         part = self._scan.take(rows)

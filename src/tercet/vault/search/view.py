@@ -30,7 +30,7 @@ class ScopeView:
     table: Table  # the rows, and no others
     speakers: Sequence[str]
     space: tuple[int, int]  # its number and dimension
-    wide: Callable[[apsw.Connection, Ints, int, NDArray[np.float32], int], Ints | None]
+    wide: Callable[[apsw.Connection, Ints, int, NDArray[np.float32], int], tuple[Ints, str] | None]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -94,13 +94,19 @@ class ScopeView:
         Exact while vectors are in memory. Of a wide scope the index finds them, or all are read where there is none.
         """
         if self.table.vectors is None:
-            numbers = self.wide(self.connection, self._in_order[0], self.space[0], vector, count)
-            if numbers is not None:
+            wide = self.wide(self.connection, self._in_order[0], self.space[0], vector, count)
+            if wide is not None:
+                numbers, self._ways["vectors"] = wide
                 return rows_of(numbers, *self._in_order)
         found = self.similarities(vector, np.arange(len(self)))
         if found is None:
             return None
         return np.argsort(-found, kind="stable")[: min(count, int((~np.isnan(found)).sum()))]
+
+    @property
+    def way(self) -> str:
+        """How near vectors were found: by the "graph", or by a "scan" of all that the view has."""
+        return self._ways.get("vectors", "scan")
 
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """Rows that hold a term, ascending, and how often each does."""
@@ -127,6 +133,10 @@ class ScopeView:
         parts = [blobs.get(n, b"") for n in self.numbers[rows].tolist()]
         ends = np.cumsum(np.array([len(part) for part in parts], dtype=np.int64))
         return np.frombuffer(b"".join(parts), dtype=np.uint8), np.concatenate([[0], ends[:-1]]), ends
+
+    @cached_property
+    def _ways(self) -> dict[str, str]:
+        return {}
 
     @cached_property
     def _postings(self) -> dict[str, tuple[Ints, Ints]]:

@@ -2,6 +2,10 @@
 
 A segment is a cache like any index: it can be written anew from the rows, and nothing but its own registration (a line
 of `meta`) leads to it. What was revised or erased since it was written is left out of every answer.
+
+Up to a size that is measured when the first segment with a graph is written, rows are scanned; the graph serves wider
+searches. An erasure writes segments anew at once but without their graphs, which take long; until the `index` job has
+made one again, wide searches scan codes.
 """
 
 from __future__ import annotations
@@ -9,9 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import apsw
 import numpy as np
@@ -21,14 +28,19 @@ from tercet.errors import VaultDamaged
 from tercet.lifecycle import State
 from tercet.vault.connection import atomic, marks, query, scalar
 from tercet.vault.search.columns import WIDE, Ints
+from tercet.vault.search.graph import Graph
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment, file_name
+from tercet.vault.search.segment_file import sync_folder
 from tercet.vault.search.vectors import dots, unpack
 
-CODER = LVQ(4, residual=8)
-"""Half a byte a dimension in memory, a byte on disk to rerank with."""
-SHARE = 0.99
-"""How many of the nearest an unfiltered search should find; a filtered one scans."""
+CODER = LVQ(8, residual=4, symmetric=True)
+"""A byte a dimension in memory, half a byte on disk to rerank with."""
+GRAPH = Graph()
+BREADTH = 96
+"""Rows kept in sight: finds 0.99 of the ten nearest of 100,000 real texts."""
+TRIALS = 20
+"""Searches timed to find out where a graph becomes quicker than a scan."""
 STALE = 0.1
 """Share of a segment's rows that may change before it is written anew."""
 CHUNK = 10_000
@@ -55,11 +67,14 @@ class Wide:
 
     def nearest(
         self, connection: apsw.Connection, numbers: Ints, space: int, vector: NDArray[np.float32], count: int
-    ) -> Ints | None:
-        """Cubes among `numbers` that are near, best first, about `count`; None without a sound segment."""
+    ) -> tuple[Ints, str] | None:
+        """Cubes among `numbers` that are near, best first, about `count`, and what found them: a "scan" or the "graph".
+
+        None without a sound segment.
+        """
         try:
             segment = self.segment(connection, space)
-            return None if segment is None else self._nearest(connection, segment, numbers, space, vector, count)
+            return None if segment is None else _nearest(connection, segment, numbers, space, vector, count)
         except VaultDamaged as error:
             # It is only a cache: without its file, the next `index` job writes it anew.
             log.warning("wide searches read the table until the index is written anew: %s", error)
@@ -68,31 +83,47 @@ class Wide:
                 (self.folder / str(registered(connection, space))).unlink()
             return None
 
-    def _nearest(
-        self,
-        connection: apsw.Connection,
-        segment: Segment,
-        numbers: Ints,
-        space: int,
-        vector: NDArray[np.float32],
-        count: int,
-    ) -> Ints:
-        changed = changed_since(connection, segment.seq)
-        total = scalar(connection, "SELECT count(*) FROM cubes")
-        if len(numbers) == total and not len(changed):
-            found, scores = segment.search(vector, count, share=SHARE)
-        else:
-            kept = np.setdiff1d(numbers, changed, assume_unique=True)
-            found, scores = segment.search(vector, count, allowed=kept)
-        after = np.intersect1d(changed, numbers, assume_unique=True)
-        newer, their = _scan(connection, after, space, len(vector), vector)
-        order = np.argsort(-np.concatenate([scores, their]), kind="stable")
-        merged = np.concatenate([found, newer])[order]
-        return merged[np.sort(np.unique(merged, return_index=True)[1])][:count]
-
     def close(self) -> None:
         """Let the files go."""
         self._open.clear()
+
+
+def _nearest(
+    connection: apsw.Connection, segment: Segment, numbers: Ints, space: int, vector: NDArray[np.float32], count: int
+) -> tuple[Ints, str]:
+    changed = changed_since(connection, segment.seq)
+    everything = len(numbers) == scalar(connection, "SELECT count(*) FROM cubes") and not len(changed)
+    kept = None if everything else np.setdiff1d(numbers, changed, assume_unique=True)
+    way, best = "graph", None
+    if len(numbers) > scanned(connection):
+        best = segment.near(vector, count, breadth=BREADTH, allowed=kept)
+    if best is None:
+        way, best = "scan", segment.search(vector, count, allowed=kept)
+    found, scores = best
+    after = np.intersect1d(changed, numbers, assume_unique=True)
+    newer, their = _scan(connection, after, space, len(vector), vector)
+    order = np.argsort(-np.concatenate([scores, their]), kind="stable")
+    merged = np.concatenate([found, newer])[order]
+    return merged[np.sort(np.unique(merged, return_index=True)[1])][:count], way
+
+
+def scanned(connection: apsw.Connection) -> int:
+    """Up to how many rows a scan is preferred to the graph, as measured once in this vault; WIDE before that."""
+    value = scalar(connection, "SELECT value FROM meta WHERE key = 'scan_rows'")
+    return WIDE if value is None else int(value)
+
+
+def measured(segment: Segment) -> int:
+    """How many rows are scanned in the time of a search by the graph, the median of some searches of each kind."""
+    by_graph, by_scan = [], []
+    for vector in segment.coarse(np.linspace(0, len(segment) - 1, TRIALS).astype(np.int64)):
+        began = time.perf_counter()
+        segment.near(vector, 100, breadth=BREADTH)
+        between = time.perf_counter()
+        segment.search(vector, 100)
+        by_graph.append(between - began)
+        by_scan.append(time.perf_counter() - between)
+    return round(len(segment) * min(1.0, float(np.median(by_graph) / np.median(by_scan))))
 
 
 def registered(connection: apsw.Connection, space: int) -> str | None:
@@ -110,7 +141,7 @@ def changed_since(connection: apsw.Connection, seq: int) -> Ints:
 
 
 def wanted(connection: apsw.Connection, folder: Path) -> list[tuple[int, int]]:
-    """(space, dim) of each space that is large and has no segment, or one that too much has changed since."""
+    """(space, dim) of each large space without a segment, or with one without its graph or changed too much since."""
     found = []
     for space, dim in query(connection, "SELECT n, dim FROM spaces ORDER BY n"):
         rows = scalar(connection, "SELECT count(*) FROM vectors WHERE space = ?", (space,))
@@ -118,18 +149,31 @@ def wanted(connection: apsw.Connection, folder: Path) -> list[tuple[int, int]]:
         held = json.loads(value) if value else None
         if held is not None and not (folder / held["file"]).exists():  # a restored backup has none
             held = None
-        if rows > WIDE and (held is None or len(changed_since(connection, held["seq"])) > STALE * rows):
+        if rows > WIDE and (
+            held is None or not held["whole"] or len(changed_since(connection, held["seq"])) > STALE * rows
+        ):
             found.append((space, dim))
     return found
 
 
-def build(connection: apsw.Connection, folder: Path, space: int, dim: int) -> Path:
-    """Write a space's segment from its rows, register it, and unlink the one before."""
+@dataclass(frozen=True)
+class Built:
+    """A segment that is written but not registered: of what space, up to where in the journal, and whether whole."""
+
+    path: Path
+    space: int
+    seq: int
+    rows: int
+    whole: bool
+
+
+def build(connection: apsw.Connection, folder: Path, space: int, dim: int, *, whole: bool = True) -> Built | None:
+    """Write a space's segment from its rows, with its graph if `whole`; None if it has none.
+
+    That of many rows takes minutes. Nobody need wait: what is read is one snapshot, and `register` comes after.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    key = f"segment:{space}"
-    before = scalar(connection, "SELECT value FROM meta WHERE key = ?", (key,))
-    generation = json.loads(before)["generation"] + 1 if before else 1
-    path = folder / file_name(space, generation)
+    path = folder / f"vectors-{space}-{uuid4().hex}.building"
     with tempfile.TemporaryFile(dir=folder) as spool:  # nameless: a crash leaves no copy of the vectors
         connection.execute("BEGIN")
         try:
@@ -143,26 +187,68 @@ def build(connection: apsw.Connection, folder: Path, space: int, dim: int) -> Pa
             connection.execute("ROLLBACK")
         spool.flush()
         if not numbers:
-            return path
+            return None
         vectors = np.memmap(spool, dtype="<f2", mode="r", shape=(len(numbers), dim))
-        Segment.write(path, np.array(numbers, dtype=np.int64), vectors, CODER, seq)
+        graph = GRAPH if whole else None
+        Segment.write(path, np.array(numbers, dtype=np.int64), vectors, CODER, seq, graph=graph)
         del vectors
-    value = json.dumps({"file": path.name, "generation": generation, "seq": seq, "rows": len(numbers)})
-    with atomic(connection):
-        connection.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?2", (key, value))
+    return Built(path, space, seq, len(numbers), whole)
+
+
+def register(connection: apsw.Connection, folder: Path, built: Built) -> bool:
+    """Give a segment its name and unlink the one before.
+
+    False, and the file is gone, if something was erased since that it may hold, or if another was registered meanwhile.
+    """
+    key = f"segment:{built.space}"
+    with atomic(connection):  # an erasure comes before and is seen, or after and finds the segment registered
+        erased = scalar(connection, "SELECT count(*) FROM journal WHERE seq > ? AND action = 'forget'", (built.seq,))
+        if erased or not built.path.exists():
+            built.path.unlink(missing_ok=True)
+            return False
+        before = scalar(connection, "SELECT value FROM meta WHERE key = ?", (key,))
+        generation = json.loads(before)["generation"] + 1 if before else 1
+        name = file_name(built.space, generation)
+        value = {"file": name, "generation": generation, "seq": built.seq, "rows": built.rows, "whole": built.whole}
+        built.path.replace(folder / name)
+        sync_folder(folder)
+        connection.execute(_KEEP, (key, json.dumps(value)))
+    _tidy(connection, folder)
+    return True
+
+
+_KEEP = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?2"
+
+
+def calibrate(connection: apsw.Connection, folder: Path, space: int) -> None:
+    """Measure, once a vault, up to how many rows a scan is quicker than the graph."""
+    name = registered(connection, space)
+    if name is None or scalar(connection, "SELECT value FROM meta WHERE key = 'scan_rows'") is not None:
+        return
+    segment = Segment.open(folder / name)
+    if segment.has_graph:
+        with atomic(connection):
+            connection.execute(_KEEP, ("scan_rows", str(measured(segment))))
+
+
+def renew(connection: apsw.Connection, folder: Path) -> bool:
+    """Write anew every segment, since what it was made of may have been erased; whether graphs are to be made again."""
+    _tidy(connection, folder)
+    done = False
+    for space, dim in query(connection, "SELECT n, dim FROM spaces ORDER BY n"):
+        if registered(connection, space) is not None:
+            built = build(connection, folder, space, dim, whole=False)
+            done = (built is not None and register(connection, folder, built)) or done
+    return done
+
+
+def _tidy(connection: apsw.Connection, folder: Path) -> None:
+    """Unlink what no line of `meta` leads to; a build that is running loses its file and is tried again."""
     keep = {registered(connection, n) for (n,) in query(connection, "SELECT n FROM spaces")}
-    for old in folder.glob("vectors-*.lvq"):
+    for old in folder.glob("vectors-*"):
         if old.name not in keep:
             with suppress(FileNotFoundError):
                 old.unlink()
-    return path
-
-
-def renew(connection: apsw.Connection, folder: Path) -> None:
-    """Write anew every segment, since what it was made of may have been erased."""
-    for space, dim in query(connection, "SELECT n, dim FROM spaces ORDER BY n"):
-        if registered(connection, space) is not None:
-            build(connection, folder, space, dim)
 
 
 def _rows(connection: apsw.Connection, space: int) -> Iterator[tuple[int, bytes]]:
