@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import tercet
 from tercet.errors import InvalidRequest
 from tercet.vault.search.lvq import LVQ, Codes, Floats, Rows, mean_of
 from tercet.vault.search.lvq_layout import pack, turbo_pack, turbo_unpack, turbo_width, unpack, width
 from tercet.vault.search.lvq_scores import Metric, Query, Scan, exact, flip, normalised
 
 CODERS = [LVQ(4), LVQ(8), LVQ(4, 4), LVQ(4, 8), LVQ(8, 4), LVQ(8, 8)]
+MIRRORED = [LVQ(8, symmetric=True), LVQ(8, 4, symmetric=True), LVQ(4, 8, symmetric=True)]
 METRICS: list[Metric] = ["ip", "l2", "cosine"]
 
 
@@ -122,6 +127,33 @@ def test_no_component_is_off_by_more_than_half_a_step(
     assert (np.abs(lvq.decode(codes, mean) - vectors) <= step / 2 + slack).all()
 
 
+@settings(deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=st.integers(1, 40),
+    scale=st.sampled_from([1e-7, 1e-5, 1e-3, 1.0, 300.0]),
+    lvq=st.sampled_from(MIRRORED),
+)
+def test_a_symmetric_code_is_its_vector_but_for_a_factor(seed: int, dim: int, scale: float, lvq: LVQ) -> None:
+    vectors = (np.random.default_rng(seed).normal(size=(7, dim)) * scale).astype(np.float32)
+    mean = np.zeros(dim, np.float32)
+    codes = lvq.encode(vectors, mean)
+    step = codes.delta.astype(np.float64)[:, None]
+    half = 1 << (lvq.bits - 1)
+    assert (codes.lo.astype(np.float64)[:, None] == -half * step).all()
+    signed = unpack(codes.primary, lvq.bits, dim).astype(np.int64) - half
+    assert (np.abs(signed) < half).all()
+    slack = 2e-3 * np.abs(vectors).max(axis=1, keepdims=True) / half  # the step was rounded to half precision
+    assert (np.abs(step * signed - vectors) <= step / 2 + slack).all()
+    fine = step / ((1 << lvq.residual) - 1) if lvq.residual else step
+    assert (np.abs(lvq.decode(codes, mean) - vectors) <= fine / 2 + slack * half).all()
+
+
+def test_a_symmetric_coder_refuses_what_its_bound_cannot_hold() -> None:
+    with pytest.raises(InvalidRequest, match="65,504"):
+        LVQ(8, symmetric=True).encode(np.full((1, 4), 65_400, np.float32), np.zeros(4, np.float32))
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -2.5, 1000.3, 6e-8])
 @pytest.mark.parametrize("lvq", CODERS, ids=str)
 def test_a_constant_vector_decodes_to_its_value_in_half_precision(lvq: LVQ, value: float) -> None:
@@ -148,7 +180,7 @@ def test_an_outlier_widens_its_own_vector_only() -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dim", [1, 7, 64, 129])
-@pytest.mark.parametrize("lvq", CODERS, ids=str)
+@pytest.mark.parametrize("lvq", [*CODERS, *MIRRORED], ids=str)
 def test_scores_of_codes_equal_those_of_what_they_decode_to(lvq: LVQ, dim: int, metric: Metric) -> None:
     vectors = gaussian(50, dim) + 0.5
     if metric == "cosine":
@@ -165,7 +197,7 @@ def test_scores_of_codes_equal_those_of_what_they_decode_to(lvq: LVQ, dim: int, 
         assert (np.abs(found - wanted) <= 1e-4 * size).all()
 
 
-@pytest.mark.parametrize("lvq", CODERS, ids=str)
+@pytest.mark.parametrize("lvq", [*CODERS, *MIRRORED], ids=str)
 def test_a_score_does_not_depend_on_the_company(lvq: LVQ) -> None:
     vectors = gaussian(200, 61)
     mean = mean_of([vectors], 61)
@@ -266,3 +298,12 @@ def test_nothing_is_nothing() -> None:
     codes: Codes = LVQ(4, 8).encode(np.zeros((0, 5), np.float32), np.zeros(5, np.float32))
     query = Query.make(np.ones(5), np.zeros(5, np.float32), "ip")
     assert len(codes) == len(exact(LVQ(4, 8), codes, query)) == len(Scan.make(LVQ(4, 8), codes, "ip").rough(query)) == 0
+
+
+def test_the_package_that_ends_the_process_on_other_processors_is_never_imported() -> None:
+    # scalable-vs builds LVQ on one maker's processors only, and elsewhere exits without an exception.
+    for path in (Path(tercet.__file__).parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = [each.name for each in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            assert not {"svs", "scalable_vs"} & {name.partition(".")[0] for name in [*named, module or ""]}, path

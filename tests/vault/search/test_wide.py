@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from apsw import Connection
 
 from tercet import Tercet
 from tercet.scoped import ScopedMemory
 from tercet.vault import writer
+from tercet.vault.connection import scalar
 from tercet.vault.search import columns, wide
+from tercet.vault.search.graph import Graph
 from tercet.vault.search.segment import Segment
 
 ROWS = 600
@@ -33,6 +36,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (columns, wide, writer):
         monkeypatch.setattr(module, "WIDE", 100)
     monkeypatch.setattr(writer, "INDEX_EVERY", 100)
+    monkeypatch.setattr(wide, "GRAPH", Graph(breadth=64, least=100))
+    monkeypatch.setattr(wide, "measured", lambda _: 150)  # a timing: on so few rows it could fall either way
     monkeypatch.setattr(scene, "SMALL", 50)
 
 
@@ -45,6 +50,17 @@ def vault(tmp_path: Path) -> Iterator[Tercet]:
 
 def nearest(memory: ScopedMemory, i: int) -> list[str]:
     return [hit.cube.text for hit in memory.recall(f"{i}", limit=5, policy="vectors")]
+
+
+def way(memory: ScopedMemory, i: int, where: dict[str, str] | None = None) -> object:
+    [hit] = memory.recall(f"{i}", limit=1, policy="vectors", where=where)
+    return hit.why["vectors"]
+
+
+def meta(t: Tercet, key: str) -> str | None:
+    with t.vault.tenant("default").reading() as reader:
+        value = scalar(reader.connection, "SELECT value FROM meta WHERE key = ?", (key,))
+    return None if value is None else str(value)
 
 
 def segments(t: Tercet) -> list[Path]:
@@ -119,3 +135,107 @@ def test_a_backup_without_segments_makes_its_own(vault: Tercet, tmp_path: Path) 
         copy.vault.tenant("default").index()
         assert len(segments(copy)) == 1
         assert nearest(copy.scope(user="alice"), 3)[0] == "Note number 3"
+
+
+def test_why_says_whether_a_scan_or_the_graph_found_it(vault: Tercet) -> None:
+    alice = vault.scope(user="alice")
+    assert way(alice, 3) == "scan"
+    assert meta(vault, "scan_rows") is None
+    vault.work(until_idle=True)
+    assert meta(vault, "scan_rows") == "150"
+    assert way(alice, 3) == "graph"
+    assert "vectors" not in alice.recall("3", limit=1, policy="words")[0].why
+    bob = vault.scope(user="bob")
+    bob.remember_many([{"role": "user", "content": f"Note number {i}", "tags": ["odd"]} for i in range(1001, 1401, 2)])
+    assert way(bob, 1003) == "scan"  # not in the segment yet
+    vault.vault.tenant("default").index()
+    everyone = vault.scope()
+    assert way(everyone, 1003) == "graph"
+    assert way(everyone, 1003, where={"tags": "odd"}) == "scan"  # the nearest 128 and more of 800 hold too few of 200
+
+
+def test_the_size_is_measured_once_a_vault(vault: Tercet, monkeypatch: pytest.MonkeyPatch) -> None:
+    vault.work(until_idle=True)
+    alice = vault.scope(user="alice")
+    monkeypatch.setattr(wide, "measured", lambda _: 10**9)
+    alice.remember_many([f"Note number {i}" for i in range(2000, 2200)])
+    vault.vault.tenant("default").index()
+    assert len(Segment.open(segments(vault)[0])) == ROWS + 200
+    assert meta(vault, "scan_rows") == "150"
+    assert way(alice, 3) == "graph"
+
+
+def test_what_is_measured_is_a_number_of_rows(vault: Tercet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(wide, "WIDE", 100)
+    monkeypatch.setattr(wide, "GRAPH", Graph(breadth=64, least=100))
+    vault.vault.tenant("default").index()
+    assert 0 < int(str(meta(vault, "scan_rows"))) <= ROWS
+
+
+def test_an_erasure_leaves_codes_without_a_graph_until_the_job_makes_one(vault: Tercet) -> None:
+    vault.work(until_idle=True)
+    alice = vault.scope(user="alice")
+    gone = alice.list(limit=1)[0]
+    alice.forget(gone.id)
+    assert not Segment.open(segments(vault)[0]).has_graph
+    assert way(alice, 3) == "scan"
+    vault.work(until_idle=True)
+    [after] = segments(vault)
+    assert Segment.open(after).has_graph
+    assert len(Segment.open(after)) == ROWS - 1
+    assert way(alice, 3) == "graph"
+
+
+def test_what_is_erased_while_an_index_is_built_is_not_in_it(vault: Tercet, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = vault.scope(user="alice")
+    gone = next(cube for cube in alice.list(limit=ROWS) if cube.text == "Note number 7")
+    build = wide.build
+    rows: list[int] = []
+
+    def slow(connection: Connection, folder: Path, space: int, dim: int, *, whole: bool = True) -> wide.Built | None:
+        built = build(connection, folder, space, dim, whole=whole)
+        if not rows:
+            assert nearest(alice, 8)[0] == "Note number 8"  # searches and writes go on meanwhile
+            alice.forget(gone.id)
+        rows.append(0 if built is None else built.rows)
+        return built
+
+    monkeypatch.setattr(wide, "build", slow)
+    vault.vault.tenant("default").index()
+    assert rows == [ROWS, ROWS - 1]
+    folder = vault.vault.folder / "segments"
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["vectors-1-1.lvq"]
+    assert len(Segment.open(segments(vault)[0])) == ROWS - 1
+
+
+def test_leftovers_of_a_broken_build_go_with_the_next_erasure(vault: Tercet) -> None:
+    vault.work(until_idle=True)
+    [path] = segments(vault)
+    leftover = path.with_name("vectors-1-abc.building.part")
+    leftover.write_bytes(path.read_bytes())
+    alice = vault.scope(user="alice")
+    alice.forget(alice.list(limit=1)[0].id)
+    assert not leftover.exists()
+
+
+def test_a_filter_does_not_lower_recall(vault: Tercet) -> None:
+    everyone, odd = vault.scope(), vault.scope(user="bob")
+    odd.remember_many([{"role": "user", "content": f"Note number {i}", "tags": ["odd"]} for i in range(1001, 3001, 2)])
+    vault.work(until_idle=True)
+    exact = np.array([directions([f"{i}"])[0] for i in [*range(ROWS), *range(1001, 3001, 2)]])
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    numbers = np.array([*range(ROWS), *range(1001, 3001, 2)])
+    assert (way(everyone, 3), way(everyone, 3, where={"tags": "odd"})) == ("graph", "graph")
+    filters: list[dict[str, str] | None] = [None, {"tags": "odd"}]
+    shares: list[list[float]] = [[], []]
+    for i in range(40):
+        query = exact[np.flatnonzero(numbers == i)[0]]
+        for where, share in zip(filters, shares, strict=True):
+            kept = numbers > 1000 if where else numbers >= 0
+            best = numbers[kept][np.argsort(-(exact[kept] @ query))[:10]]
+            hits = everyone.recall(f"{i}", limit=10, policy="vectors", where=where)
+            found = [int(hit.cube.text.rpartition(" ")[2]) for hit in hits]
+            share.append(len(set(found) & set(best.tolist())) / 10)
+    assert np.mean(shares[1]) >= np.mean(shares[0]) - 0.001
+    assert np.mean(shares[0]) > 0.97

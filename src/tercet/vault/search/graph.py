@@ -92,7 +92,7 @@ class OpenGraph:
         largest = float(np.abs(query).max(initial=0))
         code = np.rint(query * np.float32(127 / largest if largest else 0)).astype(np.int8)
         with self._lock:
-            self._index.expansion_search = breadth
+            self._index.expansion_search = breadth  # type: ignore[misc]  # mypy loses its setter
             return self._index.search(code, count, threads=1).keys.astype(np.int64)
 
 
