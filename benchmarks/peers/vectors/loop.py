@@ -12,9 +12,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from benchmarks.common import peak_rss_mb, percentile
@@ -24,6 +24,10 @@ Floats = NDArray[np.float32]
 K = 10
 WARM_UP = 20
 ROUNDS = 3
+
+
+SELECTIVITIES = (0.5, 0.05, 0.005, 0.0005)
+FILTERED = 100  # queries asked under each filter
 
 
 class Index(Protocol):
@@ -40,6 +44,20 @@ class Index(Protocol):
 
     def search(self, query: Floats, parameter: float | None, /) -> NDArray[np.int64]:
         """Ids of the ten nearest to a query (dim,)."""
+
+
+@runtime_checkable
+class Filtered(Protocol):
+    """An index that can be asked under a filter, by its own means or by leaving out what does not fit."""
+
+    def filtered(self, query: Floats, allowed: NDArray[np.bool_], /) -> NDArray[np.int64]:
+        """Ids of the ten nearest among those allowed (n,), at the breadth that found most without a filter."""
+
+
+def leave_out(search: Callable[[int], NDArray[np.int64]], allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """What is done where an index knows no filter: ask it for more, up to 1,000, and leave out what does not fit."""
+    found = search(min(1000, round(2 * K * len(allowed) / max(int(allowed.sum()), 1))))
+    return found[allowed[found]][:K]
 
 
 def measure(index: Index, data: Path) -> dict[str, Any]:
@@ -66,7 +84,27 @@ def measure(index: Index, data: Path) -> dict[str, Any]:
         "disk_per_vector": disk / count,
         "peak_rss_mb": peak_rss_mb(),
         "points": list(points.values()),
+        "filters": _filters(index, data) if isinstance(index, Filtered) else [],
     }
+
+
+def _filters(index: Filtered, data: Path) -> list[dict[str, Any]]:
+    vectors, queries = np.load(data / "vectors.npy", mmap_mode="r"), np.load(data / "queries.npy")[:FILTERED]
+    measured = []
+    for selectivity in SELECTIVITIES:
+        allowed = np.random.default_rng(0).random(len(vectors)) < selectivity
+        kept = np.flatnonzero(allowed)
+        nearest = [kept[part] for part in np.argsort(-(queries @ vectors[kept].T), axis=1, kind="stable")[:, :K]]
+        index.filtered(queries[0], allowed)
+        times, shared = [], []
+        for query, wanted in zip(queries, nearest, strict=True):
+            begin = time.perf_counter()
+            ids = index.filtered(query, allowed)
+            times.append((time.perf_counter() - begin) * 1000)
+            shared.append(len(np.intersect1d(ids, wanted)) / max(len(wanted), 1))
+        point = {"selectivity": selectivity, "recall@10": float(np.mean(shared)), "p50_ms": percentile(times, 50)}
+        measured.append(point)
+    return measured
 
 
 def _ask(index: Index, queries: Floats, nearest: NDArray[np.int64], parameter: float | None) -> dict[str, Any]:

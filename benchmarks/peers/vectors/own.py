@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tercet.vault.search.graph import Graph
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import dots
+from tercet.vault.search.wide import BREADTH, measured
 
 
 class Single:
@@ -100,6 +102,14 @@ class Linked84(Linked):
     """As a vault does."""
 
     lvq = LVQ(8, 4, symmetric=True)
+
+    def filtered(self, query: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        found = self.segment.near(query, K, breadth=BREADTH, allowed=allowed) if allowed.sum() > self.scanned else None
+        return (found or self.segment.search(query, K, allowed=allowed))[0]
+
+    @cached_property
+    def scanned(self) -> int:
+        return measured(self.segment)
 
 
 OWN = {

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from benchmarks.common import store_bytes
-from benchmarks.peers.vectors.loop import Floats, K, main
+from benchmarks.peers.vectors.loop import Floats, K, leave_out, main
 
 EF = (16, 32, 48, 64, 96, 128, 192, 256, 512)
 
@@ -37,6 +37,13 @@ class Hnswlib:
     def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.set_ef(parameter)
         return self.index.knn_query(query, k=K)[0][0].astype(np.int64)
+
+    def filtered(self, query: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        self.index.set_ef(EF[-1])
+        try:
+            return self.index.knn_query(query, k=K, filter=lambda each: bool(allowed[each]))[0][0].astype(np.int64)
+        except RuntimeError:  # it found fewer than ten, and then gives none
+            return np.zeros(0, np.int64)
 
 
 class Usearch:
@@ -62,6 +69,10 @@ class Usearch:
     def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.expansion_search = parameter
         return self.index.search(query, K, threads=1).keys.astype(np.int64)
+
+    def filtered(self, query: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        self.index.expansion_search = EF[-1]
+        return leave_out(lambda count: self.index.search(query, count, threads=1).keys.astype(np.int64), allowed)
 
 
 class UsearchHalf(Usearch):
@@ -111,6 +122,13 @@ class FaissHnsw(Faiss):
         self.index.hnsw.efSearch = parameter
         return super().search(query, parameter)
 
+    def filtered(self, query: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        import faiss
+
+        chosen = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        parameters = faiss.SearchParametersHNSW(sel=chosen, efSearch=EF[-1])
+        return self.index.search(query[None], K, params=parameters)[1][0]
+
 
 class Svs:
     sweep = (10, 20, 30, 40, 60, 80, 120, 160, 320)
@@ -129,6 +147,10 @@ class Svs:
     def search(self, query: Floats, parameter: float | None) -> NDArray[np.int64]:
         self.index.search_window_size = parameter
         return self.index.search(query[None], K)[0][0].astype(np.int64)
+
+    def filtered(self, query: Floats, allowed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        self.index.search_window_size = self.sweep[-1]
+        return leave_out(lambda count: self.index.search(query[None], count)[0][0].astype(np.int64), allowed)
 
 
 if __name__ == "__main__":
