@@ -9,8 +9,8 @@ likes. The vectors are kept in a cache folder (`TERCET_BENCH_CACHE`, by default 
 index is built and searched with one thread, in a process of its own; peers have their own environment. Each search
 parameter is timed in three rounds, and the best p50 is reported, because other work on the machine only ever makes a
 round slower. Indexes that can be asked under a filter, by their own means or by leaving out what does not fit, are
-asked for a random 50 %, 5 %, 0.5 % and 0.05 % of the vectors, too. Exit codes: 0 measured, 1 an index failed, 2 bad usage,
-or the data of a set is absent, which is left out.
+asked for a random 50 %, 5 %, 0.5 % and 0.05 % of the vectors, too. Exit codes: 0 measured, 1 an index failed, 2 bad
+usage, or the data of a set is absent, which is left out.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from apsw import Connection
 
 from tercet import Tercet
 from tercet.scoped import ScopedMemory
-from tercet.vault import writer
+from tercet.vault import sqlite, writer
 from tercet.vault.connection import scalar
 from tercet.vault.search import columns, wide
 from tercet.vault.search.graph import Graph
@@ -91,6 +91,22 @@ def test_what_came_later_is_found_and_what_went_is_not(vault: Tercet) -> None:
     assert nearest(alice, 9002)[0] == "Note number 9002"
     assert "Note number 7" not in nearest(alice, 7)
     assert "Note number 8" not in nearest(alice, 8)
+
+
+def test_a_revised_memory_is_found_by_its_new_vector_only(vault: Tercet) -> None:
+    vault.work(until_idle=True)
+    alice = vault.scope(user="alice")
+    alice.revise(next(cube for cube in alice.list(limit=20) if cube.text == "Note number 8").id, "Note number 9002")
+    tenant = vault.vault.tenant("default")
+    with tenant.reading() as reader:
+        [number] = [n for (n,) in reader.connection.execute("SELECT number FROM journal ORDER BY seq DESC LIMIT 1")]
+        every = np.array([n for (n,) in reader.connection.execute("SELECT n FROM cubes ORDER BY n")])
+        for text, first in (("8", False), ("9002", True)):
+            vector = np.array(directions([text])[0], np.float32)
+            found = tenant._wide.nearest(reader.connection, every, 1, vector / np.linalg.norm(vector), 5)
+            assert found is not None
+            assert found[1] == "graph"
+            assert (number in found[0]) == first
 
 
 def test_an_erasure_writes_the_segment_anew(vault: Tercet) -> None:
@@ -187,7 +203,12 @@ def test_an_erasure_leaves_codes_without_a_graph_until_the_job_makes_one(vault: 
     assert way(alice, 3) == "graph"
 
 
-def test_what_is_erased_while_an_index_is_built_is_not_in_it(vault: Tercet, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_what_is_erased_while_an_index_is_built_is_not_in_it(
+    vault: Tercet, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
+    if not at_once:
+        monkeypatch.setattr(sqlite, "SCRUB_AT_ONCE", -1)
     alice = vault.scope(user="alice")
     gone = next(cube for cube in alice.list(limit=ROWS) if cube.text == "Note number 7")
     build = wide.build

@@ -61,6 +61,7 @@ class Graph:
             part = codes[start : start + STEP]
             index.add(np.arange(start, start + len(part), dtype=np.uint64), part, threads=1)
         made = np.frombuffer(index.save() or b"", np.uint8)
+        del index  # as large as what was made
         if not np.array_equal(matrix(made, *codes.shape), codes):
             raise RuntimeError("This version of usearch writes graphs in another form; Tercet cannot use it.")
         return made
