@@ -205,7 +205,7 @@ def test_an_erasure_leaves_codes_without_a_graph_until_the_job_makes_one(vault: 
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_what_is_erased_while_an_index_is_built_is_not_in_it(
-    vault: Tercet, monkeypatch: pytest.MonkeyPatch, at_once: bool
+    vault: Tercet, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
 ) -> None:
     if not at_once:
         monkeypatch.setattr(sqlite, "SCRUB_AT_ONCE", -1)
