@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ DIM, TOPICS, USER = 384, 1000, 1000
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 QUICK = (1_000, 10_000)
 SHARES = (0.5, 0.05, 0.005, 0.0005)
+DRAWS = 2000
+BEGAN = datetime(2023, 1, 1, 12, tzinfo=UTC)  # when each user's first memory was said; one a day
 VOCABULARY = 50_000  # words, drawn by a Zipf law as in real text
 
 
@@ -46,45 +49,35 @@ def words(rng: np.random.Generator, count: int) -> list[str]:
     return [f"w{rank}x" for rank in np.minimum(rng.zipf(1.25, count), VOCABULARY).tolist()]
 
 
+def draw_of(i: int) -> int:
+    """A label from 0 to DRAWS - 1 for each memory, evenly spread: what filters ask for."""
+    return i * 7919 % DRAWS
+
+
 def text_of(i: int) -> str:
     """Some fourteen words that differ from memory to memory."""
     return " ".join(words(np.random.default_rng(i), 12)) + f" topic{i % TOPICS} memory {i}"
 
 
-def measure(size: int, folder: Path) -> dict[str, Any]:
-    """Fill a vault of `size` memories and time it; run in a process of its own."""
-    from tercet import Tercet
+def fill(size: int, folder: Path) -> dict[str, float]:
+    """Make a vault of `size` memories: half the users keep turns of a conversation, the others notes."""
+    from tercet import MemCube, Tercet, Text
+    from tercet.cube import Descriptive
 
-    out: dict[str, Any] = {"size": size}
     began = time.perf_counter()
     with Tercet.open(folder, embedder=embed) as t:
         for user in range(size // USER):
-            scope = t.scope(user=f"user{user}")
-            items = [text_of(user * USER + i) for i in range(USER)]
-            if user % 2:
-                scope.remember_many(items)
-            else:
-                scope.remember_many(
-                    [{"role": "user", "content": item, "metadata": {"at": i}} for i, item in enumerate(items)]
-                )
-        out["ingest_per_s"] = size / (time.perf_counter() - began)
-        began = time.perf_counter()
+            items: list[Any] = []
+            for i in range(user * USER, (user + 1) * USER):
+                at, label = BEGAN + timedelta(days=i % USER), {"draw": draw_of(i)}
+                if user % 2:
+                    items.append(MemCube(Text(text_of(i)), Descriptive(observed=at, metadata=label)))
+                else:
+                    items.append({"role": "user", "content": text_of(i), "at": at, "metadata": label})
+            t.scope(user=f"user{user}").remember_many(items)
+        kept = time.perf_counter()
         t.work(until_idle=True)
-        out["index_s"] = time.perf_counter() - began
-    began = time.perf_counter()
-    with Tercet.open(folder, embedder=embed) as t:
-        t.scope(user="user0").get(t.scope(user="user0").list(limit=1)[0].id)
-        out["open_ms"] = 1000 * (time.perf_counter() - began)
-        out |= {f"scoped_{name}": value for name, value in _latency(t, "user0", 200).items()}
-        out["scoped_rss_mb"] = peak_rss_mb()
-        began = time.perf_counter()
-        t.scope().recall("topic1 memory 1")
-        out["unscoped_first_s"] = time.perf_counter() - began
-        out |= {f"unscoped_{name}": value for name, value in _latency(t, None, 50).items()}
-        out["filters"] = _filters(t, size)
-    out["peak_rss_mb"] = peak_rss_mb()
-    out["bytes"] = store_bytes(folder)
-    return out
+    return {"ingest_per_s": size / (kept - began), "index_s": time.perf_counter() - kept}
 
 
 def _latency(t: Any, user: str | None, count: int) -> dict[str, float]:  # noqa: ANN401

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
@@ -19,6 +21,8 @@ from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.filters import Where, compile_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
+
+Ints = NDArray[np.int64]
 
 MAX_LIMIT = 10_000
 
@@ -165,13 +169,16 @@ class Reader:
 
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""
+        return sorted(self.matching(scope, where).tolist())
+
+    def matching(self, scope: Scope, where: Where | None = None) -> Ints:
+        """(m,) the same, in no order; quicker where there are many."""
         chosen = select(scope, where)
-        return [
-            n
-            for (n,) in query(
-                self.connection, f"SELECT c.n {_HEAD} WHERE {chosen.condition} ORDER BY c.n", chosen.bindings
-            )
-        ]
+        everybody = scope.user is None and scope.agent is None and scope.session is None
+        head = "FROM cubes c" if everybody else _HEAD
+        # One text of all numbers: a tuple for each would take longer than to find them.
+        found = scalar(self.connection, f"SELECT group_concat(c.n) {head} WHERE {chosen.condition}", chosen.bindings)
+        return np.fromstring(found or "", dtype=np.int64, sep=",")
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:
         n, raw, version, state, user, agent, session, header, salt, commitment, text = row
