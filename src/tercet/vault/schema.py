@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import apsw
 
@@ -192,7 +193,7 @@ def migrate(connection: apsw.Connection) -> None:
             )
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (step INTEGER PRIMARY KEY)")
         connection.create_scalar_function("micros", _micros, 1, deterministic=True)
-        connection.create_aggregate_function("packed", _Packed)
+        connection.create_aggregate_function("packed", lambda: ([], _gather, _packed))
         for step in range(version + 1, newest + 1):
             connection.execute(STEPS[step])
             connection.execute("INSERT INTO migrations VALUES (?)", (step,))
@@ -202,18 +203,14 @@ def _micros(*iso: object) -> int | None:
     return to_micros(datetime.fromisoformat(iso[0])) if isinstance(iso[0], str) else None
 
 
-class _Packed:
-    """An aggregate of (cube, count): a block of postings, keyed by the least cube."""
+def _gather(rows: list[tuple[int, int]], cube: Any, count: Any) -> None:  # noqa: ANN401  # SQLite's values
+    rows.append((cube, count))
 
-    def __init__(self) -> None:
-        self._rows: list[tuple[int, int]] = []
 
-    def step(self, cube: int, count: int) -> None:
-        self._rows.append((cube, count))
-
-    def final(self) -> bytes:
-        self._rows.sort()
-        return b"".join(struct.pack("<II", cube - self._rows[0][0], count) for cube, count in self._rows)
+def _packed(rows: list[tuple[int, int]]) -> bytes:
+    """A block of postings (cube, count), keyed by the least cube."""
+    rows.sort()
+    return b"".join(struct.pack("<II", cube - rows[0][0], count) for cube, count in rows)
 
 
 def _version(connection: apsw.Connection) -> int:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from tercet.text.recall import scene as scenes
+from tercet.text.recall.candidates import best
 from tercet.text.recall.memory import ArrayView, Turn, view_of
 from tercet.text.recall.query import parse
-from tercet.text.recall.scene import FADE, NEAR, PASSAGE, B, best, look
+from tercet.text.recall.scene import FADE, NEAR, PASSAGE, B, look
 from tercet.text.recall.view import Floats
 from tercet.vault.search import analyse
 

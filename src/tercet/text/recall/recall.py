@@ -105,9 +105,11 @@ def recall(
     numbers = [int(n) for n in view.numbers[ranking.rows[:kept]]]
     found = dict(zip(numbers, cubes(numbers), strict=True))
     by = _by(ranking, asked)
-    hits = [
-        Hit(found[n], float(ranking.scores[place]), {"by": by, **ranking.why(place)}) for place, n in enumerate(numbers)
-    ]
+    hits = []
+    for place, n in enumerate(numbers):
+        through = ranking.through(place)
+        how = {"by": by, "through": through} if through else {"by": by}
+        hits.append(Hit(found[n], float(ranking.scores[place]), {**how, **ranking.why(place)}))
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
     return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.text.recall import late
+from tercet.text.recall.candidates import candidates, occurrences
 from tercet.text.recall.query import Question
 from tercet.text.recall.view import Floats, Ints, View
 
@@ -26,7 +28,7 @@ class Scene:
 
     `rows` are ascending indices into the view, those of a candidate's passage among them. `cosines` (rows,)
     is None where the question or every row has no vector; a row without one has 0. `tokens` are the question's coded
-    token states.
+    token states. `ways` has the rows of a large scope that each kind of candidate gave; it is empty for a small one.
     """
 
     question: Question
@@ -34,6 +36,7 @@ class Scene:
     rows: Ints
     cosines: Floats | None = None
     tokens: late.Bits | None = None
+    ways: Mapping[str, Ints] = field(default_factory=dict)
 
     def column(self, values: NDArray[Any]) -> NDArray[Any]:
         """(n,) of the view to (rows,)."""
@@ -107,47 +110,13 @@ class Scene:
 
 
 def look(question: Question, view: View, vector: Floats | None = None, tokens: late.Bits | None = None) -> Scene:
-    """The scene of all rows of a small scope; of a large one, the best rows and their passages."""
+    """The scene of all rows of a small scope; of a large one, the candidates and their passages."""
     total = len(view)
     if total <= SMALL:
         return _scene(question, view, np.arange(total), vector, tokens)
-    chosen = by_words(question, view, CANDIDATES)
-    near = None if vector is None else view.nearest(vector, CANDIDATES)
-    if near is not None:
-        chosen = np.concatenate([chosen, near])
-    return _scene(question, view, _passages(view.session, chosen), vector, tokens)
-
-
-def by_words(question: Question, view: View, count: int) -> Ints:
-    """The `count` rows of greatest sum, over terms, of log(1 + n / (df + 1)) tf / (tf + 1), best first; none of sum 0.
-
-    A term adds less than its weight. Rows are therefore taken from the rarest term on, until all that is left could not
-    lift a row that has none of those taken over the `count`-th best: the result is exact, and the rows of words that
-    most texts hold are hardly ever gone through (MaxScore: Turtle and Flood 1995).
-    """
-    total = len(view)
-    held = [view.postings(term) for term in question.terms]
-    weights = [float(np.log1p(total / (len(where) + 1))) for where, _ in held]
-    rarest = sorted(range(len(held)), key=lambda i: -weights[i])
-    pool, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    for place, i in enumerate(rarest):
-        pool = np.union1d(pool, held[i][0])
-        scores = np.zeros(len(pool), np.float32)
-        for weight, (where, times) in zip(weights, held, strict=True):
-            found = occurrences(pool, where, times)
-            scores += (weight * (found / (found + 1))).astype(np.float32)
-        left = sum(weights[j] for j in rarest[place + 1 :])
-        if len(pool) >= count and np.partition(scores, -count)[-count] > left:
-            break
-    return pool[best(scores, count)]
-
-
-def occurrences(rows: Ints, where: Ints, counts: Ints) -> Ints:
-    """(rows,) the count of each row, given the rows that have one, ascending; 0 for the others."""
-    if not len(where):
-        return np.zeros(len(rows), np.int64)
-    place = np.minimum(np.searchsorted(where, rows), len(where) - 1)
-    return np.where(where[place] == rows, counts[place], 0)
+    ways = candidates(question, view, vector, count=CANDIDATES, most=SMALL)
+    chosen = np.unique(np.concatenate([*ways.values()]))
+    return replace(_scene(question, view, _passages(view.session, chosen), vector, tokens), ways=ways)
 
 
 def _passages(session: Ints, rows: Ints) -> Ints:
@@ -162,11 +131,3 @@ def _passages(session: Ints, rows: Ints) -> Ints:
 def _scene(question: Question, view: View, rows: Ints, vector: Floats | None, tokens: late.Bits | None) -> Scene:
     found = None if vector is None else view.similarities(vector, rows)
     return Scene(question, view, rows, None if found is None else np.nan_to_num(found), tokens)
-
-
-def best(scores: NDArray[np.floating], count: int) -> Ints:
-    """Indices of the `count` greatest, falling; equal ones in order."""
-    if 0 < count < len(scores) // 4:
-        some = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
-        return some[np.argsort(-scores[some], kind="stable")][:count]
-    return np.argsort(-scores, kind="stable")[: max(count, 0)]

@@ -17,6 +17,9 @@ from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import Half, dots, unpack
 
 CHUNK = 500
+_LINKED = """
+SELECT source FROM derivations WHERE product IN ({0}) UNION SELECT product FROM derivations WHERE source IN ({0})
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +122,18 @@ class ScopeView:
             rows, counts = rows[order], counts[order]
         return rows, counts
 
+    def linked(self, rows: Ints) -> Ints:
+        """The rows that any of these was made from, or that were made from it; ascending."""
+        found: list[int] = []
+        if query(self.connection, "SELECT 1 FROM derivations LIMIT 1"):
+            numbers = self.numbers[rows].tolist()
+            for start in range(0, len(numbers), CHUNK):
+                part = numbers[start : start + CHUNK]
+                statement = _LINKED.format(marks(part))
+                found += [n for (n,) in query(self.connection, statement, (*part, *part))]
+        there = self.table.rows_of(np.array(found, dtype=np.int64))
+        return np.unique(there[there >= 0])
+
     def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
         """Coded token states: some bytes, and where in them those of each of the rows begin and end."""
         held = self.table.states
@@ -135,7 +150,7 @@ class ScopeView:
 
     def _read(self, vector: NDArray[np.float32], rows: Ints) -> NDArray[np.float32]:
         blobs = dict(self._on_disk("vectors", rows))
-        parts = [blobs.get(n, b"") for n in self.numbers[rows].tolist()]
+        parts = [blobs.get(n) or b"" for n in self.numbers[rows].tolist()]
         counts = np.array([len(part) for part in parts], dtype=np.int64) // (2 * self.space[1])
         held: Half = unpack(b"".join(parts), self.space[1])
         return Ragged(held, np.concatenate([[0], np.cumsum(counts)])).greatest(dots(held, vector))

@@ -11,6 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import apsw
 import numpy as np
@@ -114,7 +115,7 @@ def _unpack(blocks: Sequence[tuple[int, bytes]]) -> tuple[Ints, Ints]:
         return flat[:, 0] + np.repeat(np.array([first for first, _ in blocks], dtype=np.int64), sizes), flat[:, 1]
 
 
-def _sound(block: Sequence[object]) -> bool:
+def _sound(block: Sequence[Any]) -> bool:
     """Whether a row is a block: whole postings whose cubes ascend."""
     first, cubes = block
     if not isinstance(first, int) or not isinstance(cubes, bytes) or not cubes or len(cubes) % SIZE:
@@ -123,10 +124,8 @@ def _sound(block: Sequence[object]) -> bool:
     return found == sorted(set(found))
 
 
-def _read(block: Sequence[object]) -> list[Posting]:
+def _read(block: Sequence[Any]) -> list[Posting]:
     first, cubes = block
-    assert isinstance(first, int)
-    assert isinstance(cubes, bytes)
     return [(first + offset, count) for offset, count in struct.iter_unpack("<II", cubes)]
 
 
