@@ -158,7 +158,7 @@ def probe(size: int, folder: Path) -> None:
     draws = np.array([draw_of(i) for i in range(size)])
     queries = embed([_probe(q) for q in range(PROBES)])
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    best = {str(share): [] for share in SHARES}
+    best: dict[str, list[list[int]]] = {str(share): [] for share in SHARES}
     for query in queries:
         scores = np.concatenate([vectors[at : at + 50_000] @ query for at in range(0, size, 50_000)])
         for share in SHARES:
@@ -205,7 +205,7 @@ def peers(folder: Path, size: int) -> dict[str, Any]:
         if size > 100_000 and name in GRAPHS:
             continue
         script = Path(__file__).parent / "peers" / "filters" / "run.py"
-        command = [environment(where), script, name, str(folder)]
+        command = [str(environment(where)), str(script), name, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         out[name] = json.loads(done.stdout) if not done.returncode else {"error": done.stderr[-500:]}
         print(f"{name} over {size:,} done", file=sys.stderr)

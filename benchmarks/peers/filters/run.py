@@ -1,7 +1,7 @@
 """Peers with a filter: python run.py NAME FOLDER, over what `scale.py` wrote there; prints recall@10 and p50 as JSON.
 
 One thread each. hnswlib and faiss walk their graph and pass over what the filter forbids; usearch's Python has no
-filter, so it is asked for more and what is forbidden is dropped; faiss-flat and LanceDB (no index) read what is allowed.
+filter, so it is asked for more and what is forbidden is dropped; faiss-flat and LanceDB (no index) read all allowed.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LANCE_CPU_THREADS", "RAYON_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-import numpy as np
+import numpy as np  # noqa: E402  # after the numbers of threads
 
 K, EF, DRAWS = 10, 128, 2000
 Search = Callable[[Any, float], Any]

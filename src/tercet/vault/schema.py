@@ -193,7 +193,7 @@ def migrate(connection: apsw.Connection) -> None:
             )
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (step INTEGER PRIMARY KEY)")
         connection.create_scalar_function("micros", _micros, 1, deterministic=True)
-        connection.create_aggregate_function("packed", lambda: ([], _gather, _packed))
+        connection.create_aggregate_function("packed", _Packed)
         for step in range(version + 1, newest + 1):
             connection.execute(STEPS[step])
             connection.execute("INSERT INTO migrations VALUES (?)", (step,))
@@ -203,14 +203,18 @@ def _micros(*iso: object) -> int | None:
     return to_micros(datetime.fromisoformat(iso[0])) if isinstance(iso[0], str) else None
 
 
-def _gather(rows: list[tuple[int, int]], cube: Any, count: Any) -> None:  # noqa: ANN401  # SQLite's values
-    rows.append((cube, count))
+class _Packed:
+    """An aggregate of (cube, count): a block of postings, keyed by the least cube."""
 
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
 
-def _packed(rows: list[tuple[int, int]]) -> bytes:
-    """A block of postings (cube, count), keyed by the least cube."""
-    rows.sort()
-    return b"".join(struct.pack("<II", cube - rows[0][0], count) for cube, count in rows)
+    def step(self, *row: Any) -> None:  # noqa: ANN401  # SQLite's values
+        self.rows.append(row)
+
+    def final(self) -> bytes:
+        self.rows.sort()
+        return b"".join(struct.pack("<II", cube - self.rows[0][0], count) for cube, count in self.rows)
 
 
 def _version(connection: apsw.Connection) -> int:

@@ -51,7 +51,6 @@ def _dated(question: Question, view: View, vector: Floats | None, count: int, mo
     rows = in_time(question, view)
     scores = _scores(question, view, _weights(question, view), rows)
     chosen = best(scores, count)
-    chosen = chosen[scores[chosen] > 0]
     near = view.similarities(vector, rows) if vector is not None and 0 < len(rows) <= most else None
     if near is not None:
         chosen = np.union1d(chosen, best(np.nan_to_num(near), count))

@@ -81,7 +81,8 @@ class Table:
         if not len(ascending):
             return np.full(len(cubes), -1, dtype=np.int64)
         if self._places is not None:
-            return np.take(self._places, cubes - (ascending[0] - 1), mode="clip")
+            found: Ints = np.take(self._places, cubes - (ascending[0] - 1), mode="clip")
+            return found
         at = np.minimum(np.searchsorted(ascending, cubes), len(ascending) - 1)
         return np.where(ascending[at] == cubes, self._order[at], -1)
 
