@@ -58,8 +58,9 @@ def fill(t: Any, key: str) -> list[tuple[str, frozenset[str]]]:  # noqa: ANN401
 def variant(name: str | None) -> Iterator[None]:
     """Score all rows (None), or those that some kinds of candidate give."""
     from tercet.text.recall import scene
+    from tercet.text.recall.candidates import candidates
 
-    own = scene.candidates
+    own = candidates
 
     def some(*given: Any, **more: Any) -> Any:  # noqa: ANN401
         found = own(*given, **more)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from tercet.scope import Scope
 from tercet.vault import journal
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, scalar, undamaged
-from tercet.vault.filters import Where, compile_where
+from tercet.vault.filters import Where, compile_where, split_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
 
@@ -169,15 +169,29 @@ class Reader:
 
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""
-        return sorted(self.matching(scope, where).tolist())
-
-    def matching(self, scope: Scope, where: Where | None = None) -> Ints:
-        """(m,) the same, in no order; quicker where there are many."""
         chosen = select(scope, where)
-        everybody = scope.user is None and scope.agent is None and scope.session is None
-        head = "FROM cubes c" if everybody else _HEAD
+        rows = query(self.connection, f"SELECT c.n {_HEAD} WHERE {chosen.condition} ORDER BY c.n", chosen.bindings)
+        return [n for (n,) in rows]
+
+    def sets(self, scope: Scope, where: Where | None = None) -> Iterator[tuple[Ints, bool]]:
+        """Sets of numbers, in no order, that say which of a user's cubes the rest of the scope and `where` leave.
+
+        Those in every set whose flag is true, and in none whose flag is false.
+        """
+        tests = split_where(where, scope.user)
+        plain = [test for test in tests if not test.of_label]
+        if plain or scope.agent is not None or scope.session is not None:
+            chosen = select(scope)
+            condition = " AND ".join([chosen.condition, *(test.condition for test in plain)])
+            bound = (*chosen.bindings, *(one for test in plain for one in test.bound))
+            yield self._set(f"c.n) {_HEAD} WHERE {condition}", bound), True
+        for test in tests:
+            if test.of_label:
+                yield self._set(f"a.cube) FROM attributes a WHERE {test.over}", test.bound), test.holds
+
+    def _set(self, rest: str, bound: Sequence[Any]) -> Ints:
         # One text of all numbers: a tuple for each would take longer than to find them.
-        found = scalar(self.connection, f"SELECT group_concat(c.n) {head} WHERE {chosen.condition}", chosen.bindings)
+        found = scalar(self.connection, f"SELECT group_concat({rest}", bound)  # every value is bound
         return np.fromstring(found or "", dtype=np.int64, sep=",")
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:

@@ -180,10 +180,11 @@ class Tenant:
             table = columns.at(connection)
             seen = columns.readable(table)
         keep = np.ones(len(seen), dtype=np.bool_)
-        if scope.agent is not None or scope.session is not None or where:
-            rows = seen.rows_of(reader.matching(scope, where))
-            keep[:] = False
-            keep[rows[rows >= 0]] = True
+        for numbers, wanted in reader.sets(scope, where):
+            inside = np.zeros(len(seen), dtype=np.bool_)
+            rows = seen.rows_of(numbers)
+            inside[rows[rows >= 0]] = True
+            keep &= inside == wanted
         if since is not None:
             keep &= seen.observed >= since.timestamp()
         if until is not None:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from tercet.text.recall.query import Question
 from tercet.text.recall.view import Floats, Ints, View
 
+COMMON = 1 / 8
+"""Share of the rows from which on a word that they hold makes none of them a candidate where a rarer word does."""
+
 
 def candidates(question: Question, view: View, vector: Floats | None, *, count: int, most: int) -> Mapping[str, Ints]:
     """Rows by the way they were found; a way that gave none is left out.
@@ -32,19 +35,29 @@ def by_words(question: Question, view: View, count: int) -> Ints:
     """The `count` rows of greatest sum, over terms, of log(1 + n / (df + 1)) tf / (tf + 1), best first; none of sum 0.
 
     A term adds less than its weight. Rows are therefore taken from the rarest term on, until all that is left could not
-    lift a row that has none of those taken over the `count`-th best: the result is exact, and the rows of words that
-    most texts hold are hardly ever gone through (MaxScore: Turtle and Flood 1995).
+    lift a row that has none of those taken over the `count`-th best, which is exact (MaxScore: Turtle and Flood 1995);
+    or until what is left is COMMON, which then gives no row of its own.
     """
     weights = _weights(question, view)
     rarest = sorted(question.terms, key=lambda term: -weights[term])
     pool, scores = np.zeros(0, np.int64), np.zeros(0, np.float32)
     for place, term in enumerate(rarest):
-        pool = np.union1d(pool, view.postings(term)[0])
+        where, _ = view.postings(term)
+        if len(pool) and len(where) > COMMON * len(view):
+            break
+        pool = _union(pool, where)
         scores = _scores(question, view, weights, pool)
         left = sum(weights[other] for other in rarest[place + 1 :])
         if len(pool) >= count and np.partition(scores, -count)[-count] > left:
             break
     return pool[best(scores, count)]
+
+
+def _union(some: Ints, others: Ints) -> Ints:
+    """Of two ascending arrays; numpy's own hashes, which takes several times as long."""
+    both = np.sort(np.concatenate([some, others]), kind="stable")
+    found: Ints = both[np.append(True, both[1:] != both[:-1])[: len(both)]]
+    return found
 
 
 def _dated(question: Question, view: View, vector: Floats | None, count: int, most: int) -> Ints:
