@@ -50,7 +50,7 @@ def fill(t: Any, key: str) -> list[tuple[str, frozenset[str]]]:  # noqa: ANN401
                 for day, turns in person["history"].items() for turn in turns
                 for role, part in (("user", "query"), ("assistant", "response")) if turn.get(part, "").strip()
             ]  # fmt: skip
-            t.scope(user=name).remember_many(items)
+            t.scope(user=name.strip()).remember_many(items)
     return questions
 
 
@@ -74,7 +74,7 @@ def variant(name: str | None) -> Iterator[None]:
 
 
 def measure(key: str, step: int) -> dict[str, Any]:
-    """Every step-th question with each variant."""
+    """Every `step`-th question with each variant."""
     from tercet import Tercet
     from tercet.text.recall.query import find_date
 
@@ -116,7 +116,8 @@ def main() -> int:
     try:
         document: dict[str, Any] = {"machine": machine()}
         for key in given.only:
-            document[key] = measure(key, 10 if given.quick else 2)
+            document[key] = measure(key, 10 if given.quick else 4)
+            print(json.dumps(document[key]), file=sys.stderr)
     except DataMissingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from tercet.lifecycle import READABLE
+from tercet.lifecycle import READABLE, State
 from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import unpack
@@ -106,6 +106,19 @@ class Table:
         return places
 
     @cached_property
+    def kept(self) -> dict[str, tuple[Ints, Ints]]:
+        """Postings by rows that were looked up lately, see `ScopeView.postings`; as long-lived as the table."""
+        return {}
+
+    def moved(self, cubes: Ints, states: Ints) -> Table:
+        """With other states of some cubes, all else the same, what was worked out of it too."""
+        state = self.state.copy()
+        state[self.rows_of(cubes)] = states
+        made = replace(self, state=state)
+        made.__dict__.update({name: self.__dict__[name] for name in _OF_TEXTS if name in self.__dict__})
+        return made
+
+    @cached_property
     def spoken(self) -> frozenset[int]:
         """The codes of those who speak in it."""
         return frozenset(np.unique(self.speaker[self.speaker >= 0]).tolist())
@@ -132,6 +145,7 @@ class Table:
         return low
 
 
+_OF_TEXTS = ("_order", "ascending", "_places", "spoken", "kept")
 SCALARS = tuple(field.name for field in fields(Table) if field.name not in {"vectors", "states"})
 
 
@@ -215,6 +229,14 @@ class Columns:
             return table
         if len(changed) > max(len(table) // 4, 1000):
             return self._load(connection)
+        if table.vectors is None and not self._written(connection):
+            parts = [changed[start : start + 500] for start in range(0, len(changed), 500)]
+            rows = [self._read(connection, f"c.n IN ({marks(part)})", part, wide=True) for part in parts]
+            there = table.rows_of(np.array(changed, dtype=np.int64)) >= 0
+            if sum(map(len, rows)) == there.sum():  # else some came or went, whatever the journal says
+                for more in rows:
+                    table = table.moved(more.n, more.state)
+                return table
         kept = np.flatnonzero(~np.isin(table.n, np.array(changed)))
         if len(kept) < len(table):
             table = table.take(kept)
@@ -225,6 +247,13 @@ class Columns:
                 table = table.insert(more.sort())
         self.speakers.keep(np.unique(table.speaker))  # who was erased is not remembered by name
         return table
+
+    def _written(self, connection: apsw.Connection) -> bool:
+        """Whether the journal tells of more than changes of state: of a cube written, embedded or erased."""
+        moves = [state.value for state in State]
+        condition = f"seq > ? AND number > 0 AND action NOT IN ({marks(moves)})"
+        statement = f"SELECT 1 FROM journal WHERE {condition} LIMIT 1"  # noqa: S608  # placeholders only
+        return scalar(connection, statement, (self.seq, *moves)) is not None
 
     @property
     def _owned(self) -> str:

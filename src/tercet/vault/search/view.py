@@ -17,6 +17,8 @@ from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import Half, dots, unpack
 
 CHUNK = 500
+KEPT = 8_000_000
+"""Postings of a scope kept in memory between recalls, 16 bytes each."""
 _LINKED = """
 SELECT source FROM derivations WHERE product IN ({0}) UNION SELECT product FROM derivations WHERE source IN ({0})
 """
@@ -109,7 +111,12 @@ class ScopeView:
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """Rows that hold a term, ascending, and how often each does."""
         if term not in self._postings:
-            self._postings[term] = self._look_up(term)
+            kept = self.table.kept
+            found = self._postings[term] = kept.get(term) or self._look_up(term)
+            if term not in kept:
+                kept[term] = found
+                while sum(len(rows) for rows, _ in list(kept.values())) > KEPT:
+                    kept.pop(next(iter(kept)), None)
         return self._postings[term]
 
     def _look_up(self, term: str) -> tuple[Ints, Ints]:
