@@ -139,7 +139,7 @@ def _question(i: int) -> str:
 
 
 def _latency(t: Any, user: str | None, count: int, *, first: int = 0) -> dict[str, float]:  # noqa: ANN401
-    """Milliseconds by the clock, and of the processor: on a machine that other work shares only the latter tell much."""
+    """Milliseconds by the clock and of the processor; where other work shares the machine, the latter tell more."""
     scope = t.scope(user=user)
     took, spent = [], []
     for i in range(first, first + count):
