@@ -63,8 +63,8 @@ def words(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def draw_of(i: int) -> int:
-    """A label from 0 to DRAWS - 1 for each memory, evenly spread: what filters ask for."""
-    return i * 7919 % DRAWS
+    """A label from 0 to DRAWS - 1 for each memory, evenly spread within users and topics: what filters ask for."""
+    return (i * 7919 + i // DRAWS * 613) % DRAWS
 
 
 def text_of(i: int) -> str:
