@@ -88,7 +88,7 @@ def lancedb_search(vectors: Any, draws: Any) -> Search:  # noqa: ANN401
     opened.create_scalar_index("draw")
 
     def search(query: Any, share: float) -> Any:  # noqa: ANN401
-        asked = opened.search(query).distance_type("dot").where(f"draw < {DRAWS * share}", prefilter=True)
+        asked = opened.search(query).distance_type("dot").where(f"draw < {int(DRAWS * share)}", prefilter=True)
         return [row["n"] for row in asked.limit(K).select(["n"]).to_list()]
 
     return search
