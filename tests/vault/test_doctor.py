@@ -26,11 +26,19 @@ PRAGMA writable_schema = ON;
 UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, n)' WHERE name = 'cubes_by_scope';
 PRAGMA writable_schema = RESET;
 """
+# Blocks of postings are keyed by their first cube: x'0000000001000000' is that cube, which has the term once.
 DAMAGES = {
     "a posting is missing": ("DELETE FROM postings WHERE term = 'boiler'", "words", True),
-    "a posting of an old text is left": ("INSERT INTO postings VALUES (1, 'zebra', 1, 1)", "words", True),
-    "a posting counts wrongly": ("UPDATE postings SET count = 7 WHERE term = 'boiler'", "words", True),
-    "a posting has no cube": ("INSERT INTO postings VALUES (1, 'zebra', 99, 1)", "postings", True),
+    "a posting of an old text is left": (
+        "INSERT INTO postings VALUES (1, 'zebra', 1, x'0000000001000000')", "words", True,
+    ),
+    "a posting counts wrongly": (
+        "UPDATE postings SET cubes = x'0000000007000000' WHERE term = 'boiler'", "words", True,
+    ),
+    "a posting has no cube": (
+        "INSERT INTO postings VALUES (1, 'zebra', 99, x'0000000001000000')", "words", True,
+    ),
+    "a block of postings is cut": ("UPDATE postings SET cubes = x'00' WHERE term = 'boiler'", "words", True),
     "a posting is another owner's": ("UPDATE postings SET owner = 7 WHERE term = 'boiler'", "words", True),
     "a length is wrong": ("UPDATE cubes SET words = 99 WHERE n = 1", "words", True),
     "a label is missing": ("DELETE FROM attributes WHERE key = 'tags'", "attributes", True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -272,23 +272,25 @@ SELECT c.n, c.version, max(v.version) AS newest, (
 
 def _words(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     # Postings stand by owner and term: what a cube holds beyond its terms is seen only in a count over all of them.
-    held = dict(query(connection, "SELECT cube, count(*) FROM postings GROUP BY cube"))
+    held = words.held(connection)
+    wrong: list[tuple[int, int, Mapping[str, int]]] = []
     for n, owner, cube in _sound(connection, tenant):
-        wanted = words.counts(cube.text)
-        found = [scalar(connection, _POSTING, (owner, term, n)) for term in wanted]
-        right = sum(times == there for times, there in zip(wanted.values(), found, strict=True))
+        wanted, there = words.counts(cube.text), held.pop(n, 0)
+        right = sum(words.times(connection, owner, n, term) == times for term, times in wanted.items())
         length = scalar(connection, "SELECT words FROM cubes WHERE n = ?", (n,))
-        if right == len(wanted) == held.get(n, 0) and length == sum(wanted.values()):
+        if right == len(wanted) == there and length == sum(wanted.values()):
             continue
-        if repair:
-            connection.execute("DELETE FROM postings WHERE cube = ?", (n,))
-            words.add(connection, [(owner, n, wanted)])
-            connection.execute("UPDATE cubes SET words = ? WHERE n = ?", (sum(wanted.values()), n))
-        detail = f"memory {cube.id}: {len(wanted)} terms wanted, {held.get(n, 0)} found, {right} of them right"
+        wrong.append((owner, n, wanted))
+        detail = f"memory {cube.id}: {len(wanted)} terms wanted, {there} found, {right} of them right"
         yield Finding("words", detail, repair)
-
-
-_POSTING = "SELECT count FROM postings WHERE owner = ? AND term = ? AND cube = ?"
+    strange = set(held) - {n for (n,) in query(connection, "SELECT n FROM cubes")}
+    if strange:
+        yield Finding("words", f"the index has {len(strange)} cubes that are no memory", repair)
+    if repair and (wrong or strange):
+        words.purge(connection, strange | {n for _, n, _ in wrong})
+        words.add(connection, wrong)
+        lengths = [(sum(wanted.values()), n) for _, n, wanted in wrong]
+        connection.executemany("UPDATE cubes SET words = ? WHERE n = ?", lengths)
 
 
 def _attributes(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
@@ -356,7 +358,6 @@ def _wanted(connection: apsw.Connection, job: str, what: str, waiting: int, *, r
 
 
 _ORPHANS = {
-    "postings": "FROM postings WHERE cube NOT IN (SELECT n FROM cubes)",
     "attributes": "FROM attributes WHERE cube NOT IN (SELECT n FROM cubes)",
     "vectors": "FROM vectors WHERE cube NOT IN (SELECT n FROM cubes)",
     "episodes": "FROM episodes WHERE n NOT IN (SELECT piece FROM versions WHERE piece IS NOT NULL)",

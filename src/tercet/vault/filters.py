@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isnan
 from typing import Any
@@ -13,6 +14,27 @@ from tercet.vault.codec import to_micros
 
 Where = Mapping[str, Any]
 Owned = tuple[str, list[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition over `cubes c`, or `of_label` over `attributes a`, with what is bound in it; perhaps not to hold."""
+
+    over: str
+    bound: list[Any]
+    of_label: bool = False
+    holds: bool = True
+
+    @property
+    def condition(self) -> str:
+        """Over `cubes c` in any case."""
+        plain = f"c.n IN (SELECT a.cube FROM attributes a WHERE {self.over})" if self.of_label else self.over  # noqa: S608
+        return plain if self.holds else f"NOT {plain}"
+
+    def negation(self) -> Condition:
+        """The opposite."""
+        return replace(self, holds=not self.holds)
+
 
 COLUMNS: Mapping[str, str] = {
     "kind": "c.kind",
@@ -39,18 +61,21 @@ def compile_where(where: Where | None, user: str | None = None) -> tuple[str, li
     InvalidRequest
         For an operator that is not one of these, or a value that is no scalar or cannot be compared with that key.
     """
+    tests = split_where(where, user)
+    return " AND ".join(["TRUE", *(test.condition for test in tests)]), [one for test in tests for one in test.bound]
+
+
+def split_where(where: Where | None, user: str | None = None) -> list[Condition]:
+    """The tests that a cube must all pass; see `compile_where`."""
     owned: Owned = ("", []) if user is None else (" WHERE user = ?", [user])
-    parts, bindings = ["TRUE"], list[Any]()
+    found = []
     for key, wanted in check_where(where).items():
         if isinstance(wanted, Mapping):
             tests = wanted
         else:
             tests = {"$in": wanted} if isinstance(wanted, list | tuple | set | frozenset) else {"$eq": wanted}
-        for operator, value in tests.items():
-            part, bound = _test(key, operator, value, owned)
-            parts.append(part)
-            bindings += bound
-    return " AND ".join(parts), bindings
+        found += [_test(key, operator, value, owned) for operator, value in tests.items()]
+    return found
 
 
 def check_where(where: Where | None) -> Where:
@@ -66,17 +91,16 @@ def check_where(where: Where | None) -> Where:
     return where
 
 
-def _test(key: str, operator: str, value: object, owned: Owned) -> tuple[str, list[Any]]:
+def _test(key: str, operator: str, value: object, owned: Owned) -> Condition:
     if operator in NEGATIONS:
-        part, bound = _test(key, NEGATIONS[operator], value, owned)
-        return f"NOT {part}", bound
+        return _test(key, NEGATIONS[operator], value, owned).negation()
     if operator == "$eq" and value is None:
         operator, value = "$exists", False
     if operator == "$exists":
         if not isinstance(value, bool):
             raise InvalidRequest(f"$exists wants true or false, not {value!r}.")
-        part, bound = _matching(key, "IS NOT NULL", [], owned)
-        return (part if value else f"NOT {part}"), bound
+        exists = _matching(key, "IS NOT NULL", [], owned)
+        return exists if value else exists.negation()
     if operator == "$in":
         if not isinstance(value, list | tuple | set | frozenset):
             raise InvalidRequest(f"$in wants a list, not {value!r}.")
@@ -93,15 +117,15 @@ def _test(key: str, operator: str, value: object, owned: Owned) -> tuple[str, li
     raise InvalidRequest(f"Unknown operator {operator!r} for {key!r}; known are {known}.")
 
 
-def _matching(key: str, test: str, bound: list[Any], owned: Owned) -> tuple[str, list[Any]]:
+def _matching(key: str, test: str, bound: list[Any], owned: Owned) -> Condition:
     if key in COLUMNS:
         # Without coalesce a missing value would make NOT (...) NULL, and the row would drop out of both answers.
-        return f"coalesce({COLUMNS[key]} {test}, FALSE)", bound
+        return Condition(f"coalesce({COLUMNS[key]} {test}, FALSE)", bound)
     name = key if key == "tags" else f"metadata.{key.removeprefix('metadata.')}"
     condition, whose = owned
     # Not correlated with the cube: the index is walked once, from owner and key on. Every value is bound.
     held = f"a.owner IN (SELECT n FROM owners{condition}) AND a.key = ? AND a.value {test}"  # noqa: S608
-    return f"c.n IN (SELECT a.cube FROM attributes a WHERE {held})", [*whose, name, *bound]  # noqa: S608
+    return Condition(held, [*whose, name, *bound], of_label=True)
 
 
 def _scalar(key: str, value: object) -> Scalar:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
@@ -16,9 +18,11 @@ from tercet.scope import Scope
 from tercet.vault import journal
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, scalar, undamaged
-from tercet.vault.filters import Where, compile_where
+from tercet.vault.filters import Where, compile_where, split_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
+
+Ints = NDArray[np.int64]
 
 MAX_LIMIT = 10_000
 
@@ -166,12 +170,29 @@ class Reader:
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""
         chosen = select(scope, where)
-        return [
-            n
-            for (n,) in query(
-                self.connection, f"SELECT c.n {_HEAD} WHERE {chosen.condition} ORDER BY c.n", chosen.bindings
-            )
-        ]
+        rows = query(self.connection, f"SELECT c.n {_HEAD} WHERE {chosen.condition} ORDER BY c.n", chosen.bindings)
+        return [n for (n,) in rows]
+
+    def sets(self, scope: Scope, where: Where | None = None) -> Iterator[tuple[Ints, bool]]:
+        """Sets of numbers, in no order, that say which of a user's cubes the rest of the scope and `where` leave.
+
+        Those in every set whose flag is true, and in none whose flag is false.
+        """
+        tests = split_where(where, scope.user)
+        plain = [test for test in tests if not test.of_label]
+        if plain or scope.agent is not None or scope.session is not None:
+            chosen = select(scope)
+            condition = " AND ".join([chosen.condition, *(test.condition for test in plain)])
+            bound = (*chosen.bindings, *(one for test in plain for one in test.bound))
+            yield self._set(f"c.n) {_HEAD} WHERE {condition}", bound), True
+        for test in tests:
+            if test.of_label:
+                yield self._set(f"a.cube) FROM attributes a WHERE {test.over}", test.bound), test.holds
+
+    def _set(self, rest: str, bound: Sequence[Any]) -> Ints:
+        # One text of all numbers: a tuple for each would take longer than to find them.
+        found = scalar(self.connection, f"SELECT group_concat({rest}", bound)  # every value is bound
+        return np.fromstring(found or "", dtype=np.int64, sep=",")
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:
         n, raw, version, state, user, agent, session, header, salt, commitment, text = row

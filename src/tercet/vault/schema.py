@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import apsw
 
@@ -158,6 +160,16 @@ STEPS: Mapping[int, str] = {
     ) WITHOUT ROWID;
     CREATE INDEX blobs_by_cube ON blobs (cube);
     CREATE TABLE unlinks (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
+    -- Postings in blocks, see `search/words.py`: a row for up to 112 cubes that have an owner's term.
+    CREATE TABLE blocks (
+        owner INTEGER NOT NULL, term TEXT NOT NULL, first INTEGER NOT NULL, cubes BLOB NOT NULL,
+        PRIMARY KEY (owner, term, first)
+    ) WITHOUT ROWID;
+    INSERT INTO blocks SELECT owner, term, min(cube), packed(cube, count) FROM (
+        SELECT *, (row_number() OVER (PARTITION BY owner, term ORDER BY cube) - 1) / 112 AS block FROM postings
+    ) GROUP BY owner, term, block;
+    DROP TABLE postings;
+    ALTER TABLE blocks RENAME TO postings;
     """,
 }
 
@@ -181,6 +193,7 @@ def migrate(connection: apsw.Connection) -> None:
             )
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (step INTEGER PRIMARY KEY)")
         connection.create_scalar_function("micros", _micros, 1, deterministic=True)
+        connection.create_aggregate_function("packed", _Packed)
         for step in range(version + 1, newest + 1):
             connection.execute(STEPS[step])
             connection.execute("INSERT INTO migrations VALUES (?)", (step,))
@@ -188,6 +201,20 @@ def migrate(connection: apsw.Connection) -> None:
 
 def _micros(*iso: object) -> int | None:
     return to_micros(datetime.fromisoformat(iso[0])) if isinstance(iso[0], str) else None
+
+
+class _Packed:
+    """An aggregate of (cube, count): a block of postings, keyed by the least cube."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+
+    def step(self, *row: Any) -> None:  # noqa: ANN401  # SQLite's values
+        self.rows.append(row)
+
+    def final(self) -> bytes:
+        self.rows.sort()
+        return b"".join(struct.pack("<II", cube - self.rows[0][0], count) for cube, count in self.rows)
 
 
 def _version(connection: apsw.Connection) -> int:

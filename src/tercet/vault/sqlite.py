@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
-from tercet.lifecycle import READABLE
 from tercet.scope import Scope
 from tercet.vault import jobs, mark
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
@@ -33,7 +32,7 @@ from tercet.vault.journal import head
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
 from tercet.vault.search import wide
-from tercet.vault.search.columns import Columns, Ints, among
+from tercet.vault.search.columns import Columns, Ints
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
 from tercet.vault.writer import Space, Writer
@@ -179,15 +178,19 @@ class Tenant:
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
                 columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
-        keep = among(table.state, columns.states.names, READABLE)
-        if scope.agent is not None or scope.session is not None or where:
-            numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
-            keep &= np.isin(table.n, numbers, assume_unique=True)
+            seen = columns.readable(table)
+        keep = np.ones(len(seen), dtype=np.bool_)
+        for numbers, wanted in reader.sets(scope, where):
+            inside = np.zeros(len(seen), dtype=np.bool_)
+            rows = seen.rows_of(numbers)
+            inside[rows[rows >= 0]] = True
+            keep &= inside == wanted
         if since is not None:
-            keep &= table.observed >= since.timestamp()
+            keep &= seen.observed >= since.timestamp()
         if until is not None:
-            keep &= table.observed < until.timestamp()
-        seen = table if keep.all() else table.take(np.flatnonzero(keep))
+            keep &= seen.observed < until.timestamp()
+        if not keep.all():
+            seen = seen.take(np.flatnonzero(keep))
         return ScopeView(connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
 
     def index(self) -> None:

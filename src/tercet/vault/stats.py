@@ -21,7 +21,7 @@ def collect(connection: apsw.Connection) -> dict[str, Any]:
         "by_state": dict(query(connection, "SELECT state, count(*) FROM cubes GROUP BY 1")),
         "users": scalar(connection, "SELECT count(*) FROM owners WHERE user != ''"),
         "versions": scalar(connection, "SELECT count(*) FROM versions"),
-        "postings": scalar(connection, "SELECT count(*) FROM postings"),
+        "postings": scalar(connection, "SELECT coalesce(sum(length(cubes)), 0) / 8 FROM postings"),
         "vectors": dict(
             query(connection, "SELECT p.name, count(v.n) FROM spaces p LEFT JOIN vectors v ON v.space = p.n GROUP BY 1")
         ),

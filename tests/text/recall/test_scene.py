@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tercet.text.recall import scene as scenes
+from tercet.text.recall.candidates import best, by_words, in_time
 from tercet.text.recall.memory import ArrayView, Turn, view_of
+from tercet.text.recall.policies import POLICIES
 from tercet.text.recall.query import parse
-from tercet.text.recall.scene import FADE, NEAR, PASSAGE, B, best, look
+from tercet.text.recall.rank import rank
+from tercet.text.recall.scene import FADE, NEAR, PASSAGE, B, look
 from tercet.text.recall.view import Floats
 from tercet.vault.search import analyse
 
@@ -113,3 +117,68 @@ def test_rows_without_a_vector_count_as_unrelated(chat: list[Turn]) -> None:
     scene = look(parse("cat"), half, unit(np.random.default_rng(1), 4))
     assert scene.cosines is not None
     assert scene.cosines[3:].tolist() == [0.0] * 5
+
+
+def large(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(scenes, "SMALL", 100)
+    monkeypatch.setattr(scenes, "CANDIDATES", count)
+
+
+def dated() -> ArrayView:
+    """600 days of turns in sessions of one, of which one alone tells of 5 March 2021."""
+    said = [1_600_000_000.0 + 86_400 * i for i in range(600)]
+    return view_of([(i, None, f"word{i % 37} thing{i % 11}") for i in range(600)], observed=said)
+
+
+def test_the_time_that_a_question_names_gives_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    large(monkeypatch, 4)
+    rows = dated()
+    there = in_time(parse("What about 5 March 2021?"), rows)
+    assert there.tolist() == [173]
+    found = look(parse("Anything of word1 on 5 March 2021?"), replace(rows, **told(rows, 300, 173)))
+    assert set(found.ways["time"].tolist()) == {173, 300}
+    assert {173, 300} <= set(found.rows.tolist())
+    assert "time" not in look(parse("Anything of word1?"), rows).ways
+
+
+def told(rows: ArrayView, teller: int, of: int) -> dict[str, Any]:
+    """Columns by which a row tells of the day on which another was said."""
+    begun, ended = rows.happened_from.copy(), rows.happened_to.copy()
+    begun[teller], ended[teller] = rows.observed[of] - 10, rows.observed[of] + 10
+    return {"happened_from": begun, "happened_to": ended}
+
+
+def test_of_a_long_time_the_rows_that_fit_best_are_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    large(monkeypatch, 4)
+    rows, question = dated(), parse("What of thing3 in 2021?")
+    found = look(question, rows)
+    there = set(in_time(question, rows).tolist())
+    assert len(there) > 300
+    assert 0 < len(found.ways["time"]) <= 4
+    assert set(found.ways["time"].tolist()) <= there
+    assert all(row % 11 == 3 for row in found.ways["time"].tolist())
+
+
+def test_what_a_candidate_was_made_from_or_into_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    large(monkeypatch, 5)
+    rows = [(i, None, "rare" if i == 7 else f"thing{i}") for i in range(600)]
+    scene = look(parse("rare?"), replace(view_of(rows), links={7: (50,), 90: (7,), 400: (401,)}))
+    assert scene.ways["links"].tolist() == [50, 90]
+    assert scene.rows.tolist() == [7, 50, 90]
+    ranking = rank(parse("rare?"), scene.view, POLICIES["lexical"])
+    ways = {int(row): ranking.through(place) for place, row in enumerate(ranking.rows)}
+    assert ways == {7: "words", 50: "links", 90: "links"}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_candidates_by_words_are_those_of_adding_up_every_posting(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    terms = [f"w{rank}" for rank in range(30)]
+    rows = view_of([(0, None, " ".join(terms[min(r - 1, 29)] for r in rng.zipf(1.4, 6))) for _ in range(2000)])
+    question = parse(" ".join(rng.choice(terms, 4)))
+    sums = np.zeros(2000, np.float32)
+    for term in question.terms:
+        where, counts = rows.postings(term)
+        sums[where] += (float(np.log1p(2000 / (len(where) + 1))) * (counts / (counts + 1))).astype(np.float32)
+    wanted = best(sums, 20)
+    assert by_words(question, rows, 20).tolist() == wanted[sums[wanted] > 0].tolist()

@@ -14,7 +14,8 @@ class Hit:
 
     `score` is in [0, 1] and falls with the rank. `why` names what it was found by under "by" ("words and vectors", or
     "words" where there are no vectors, and then why there are none), under "vectors" whether a "scan" of all rows or
-    the "graph" found the near vectors, and gives the contribution of each signal.
+    the "graph" found the near vectors, and gives the contribution of each signal. In a scope too large to score every
+    row, "through" says what made it a candidate: words, vectors, time, links, or its passage.
     """
 
     cube: MemCube

@@ -22,7 +22,7 @@ class ArrayView:
     """A `View` over arrays in memory: the reference, and enough for a scope that fits.
 
     `vectors` is float32 (m, dim) of unit norm and `owners` (m,) says which row each belongs to; `codes` has the coded
-    token states of each row. Both may be left out.
+    token states of each row. `links` names the rows that a row was made from. All three may be left out.
     """
 
     session: Ints
@@ -37,6 +37,7 @@ class ArrayView:
     vectors: Floats | None = field(default=None, repr=False)
     owners: Ints | None = field(default=None, repr=False)
     codes: Sequence[bytes] = field(default=(), repr=False)
+    links: Mapping[int, Sequence[int]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.session)
@@ -57,6 +58,13 @@ class ArrayView:
         """See `View.nearest`."""
         found = self.similarities(vector, np.arange(len(self)))
         return None if found is None else np.argsort(-found, kind="stable")[: min(count, int((~np.isnan(found)).sum()))]
+
+    def linked(self, rows: Ints) -> Ints:
+        """See `View.linked`."""
+        asked = set(rows.tolist())
+        into = {product for product, sources in self.links.items() if asked & set(sources)}
+        found = into.union(*(self.links.get(row, ()) for row in asked))
+        return np.array(sorted(found), np.int64)
 
     def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
         """See `View.states`."""

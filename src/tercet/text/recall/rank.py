@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tercet.text.recall.candidates import best
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import POLICIES, Policy
 from tercet.text.recall.query import Question
-from tercet.text.recall.scene import Scene, best, look
+from tercet.text.recall.scene import Scene, look
 from tercet.text.recall.signals import SIGNALS
 from tercet.text.recall.view import Floats, Ints, View
 
@@ -23,7 +24,8 @@ class Ranking:
     the question, as estimated on conversations and as if one row in thirty did, so that a hit scores the same however
     much else a scope comes to hold. `contributions` has, for each signal, the (k,) terms of the sum behind it, the bias
     apart. `policy` is the one that ranked; if it is a fallback, `missing` says what the one asked for would have
-    needed: "vectors" or "tokens".
+    needed: "vectors" or "tokens". `ways` has the rows by what made them candidates; it is empty where all rows were
+    scored.
     """
 
     rows: Ints
@@ -31,6 +33,16 @@ class Ranking:
     contributions: Mapping[str, Floats]
     policy: Policy
     missing: str | None
+    ways: Mapping[str, Ints]
+
+    def through(self, place: int) -> str:
+        """What made the hit at `place` a candidate; "" where all rows were scored.
+
+        One or more of "words", "vectors", "time" and "links", with commas, or "passage" if only a neighbour is one.
+        """
+        if not self.ways:
+            return ""
+        return ", ".join(way for way, rows in self.ways.items() if self.rows[place] in rows) or "passage"
 
     def why(self, place: int) -> dict[str, float]:
         """Each signal's contribution to the hit at `place`, the greatest first; nothing for those that gave none."""
@@ -65,6 +77,7 @@ def rank(
         contributions={name: part[order] for name, part in parts.items()},
         policy=chosen,
         missing=missing,
+        ways=scene.ways,
     )
 
 

@@ -107,9 +107,10 @@ def recall(
     how = {"by": _by(ranking, asked)}
     if ranking.policy.needs != "words":
         how["vectors"] = view.way
-    hits = [
-        Hit(found[n], float(ranking.scores[place]), {**how, **ranking.why(place)}) for place, n in enumerate(numbers)
-    ]
+    hits = []
+    for place, n in enumerate(numbers):
+        through = {"through": ranking.through(place)} if ranking.through(place) else {}
+        hits.append(Hit(found[n], float(ranking.scores[place]), {**how, **through, **ranking.why(place)}))
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
     return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)
 

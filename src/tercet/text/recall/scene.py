@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.text.recall import late
+from tercet.text.recall.candidates import candidates, occurrences
 from tercet.text.recall.query import Question
 from tercet.text.recall.view import Floats, Ints, View
 
@@ -26,7 +28,7 @@ class Scene:
 
     `rows` are ascending indices into the view, those of a candidate's passage among them. `cosines` (rows,)
     is None where the question or every row has no vector; a row without one has 0. `tokens` are the question's coded
-    token states.
+    token states. `ways` has the rows of a large scope that each kind of candidate gave; it is empty for a small one.
     """
 
     question: Question
@@ -34,6 +36,7 @@ class Scene:
     rows: Ints
     cosines: Floats | None = None
     tokens: late.Bits | None = None
+    ways: Mapping[str, Ints] = field(default_factory=dict)
 
     def column(self, values: NDArray[Any]) -> NDArray[Any]:
         """(n,) of the view to (rows,)."""
@@ -50,9 +53,9 @@ class Scene:
             where, counts = self.view.postings(term)
             weight = np.log1p((total - len(where) + 0.5) / (len(where) + 0.5))
             if len(self.rows) < total:
-                place = np.minimum(np.searchsorted(self.rows, where), len(self.rows) - 1)
-                here = self.rows[place] == where
-                where, counts = place[here], counts[here]
+                counts = occurrences(self.rows, where, counts)
+                where = np.flatnonzero(counts)
+                counts = counts[where]
             row[where] = weight * (K1 + 1) * counts / (counts + norms[where])
         return found
 
@@ -107,33 +110,24 @@ class Scene:
 
 
 def look(question: Question, view: View, vector: Floats | None = None, tokens: late.Bits | None = None) -> Scene:
-    """The scene of all rows of a small scope; of a large one, the best rows and their passages."""
+    """The scene of all rows of a small scope; of a large one, the candidates and their passages."""
     total = len(view)
     if total <= SMALL:
         return _scene(question, view, np.arange(total), vector, tokens)
-    by_words = np.zeros(total, np.float32)
-    for term in question.terms:
-        where, counts = view.postings(term)
-        by_words[where] += np.log1p(total / (len(where) + 1)) * (counts / (counts + 1))
-    chosen = best(by_words, CANDIDATES)
-    chosen = chosen[by_words[chosen] > 0]
-    near = None if vector is None else view.nearest(vector, CANDIDATES)
-    if near is not None:
-        chosen = np.concatenate([chosen, near])
-    around = chosen[:, None] + np.arange(-PASSAGE, PASSAGE + 1)
-    kept = np.zeros(total, np.bool_)
-    kept[around[(around >= 0) & (around < total)]] = True
-    return _scene(question, view, np.flatnonzero(kept), vector, tokens)
+    ways = candidates(question, view, vector, count=CANDIDATES, most=SMALL)
+    chosen = np.unique(np.concatenate([*ways.values()]))
+    return replace(_scene(question, view, _passages(view.session, chosen), vector, tokens), ways=ways)
+
+
+def _passages(session: Ints, rows: Ints) -> Ints:
+    """Those rows and their neighbours up to PASSAGE away, ascending."""
+    around = rows[:, None] + np.arange(-PASSAGE, PASSAGE + 1)
+    inside = np.clip(around, 0, len(session) - 1)
+    near = (session[inside] == session[rows][:, None]) & (session[inside] >= 0) & (inside == around)
+    near[:, PASSAGE] = True
+    return np.unique(around[near])
 
 
 def _scene(question: Question, view: View, rows: Ints, vector: Floats | None, tokens: late.Bits | None) -> Scene:
     found = None if vector is None else view.similarities(vector, rows)
     return Scene(question, view, rows, None if found is None else np.nan_to_num(found), tokens)
-
-
-def best(scores: NDArray[np.floating], count: int) -> Ints:
-    """Indices of the `count` greatest, falling; equal ones in order."""
-    if 0 < count < len(scores) // 4:
-        some = np.flatnonzero(scores >= np.partition(scores, -count)[-count])
-        return some[np.argsort(-scores[some], kind="stable")][:count]
-    return np.argsort(-scores, kind="stable")[: max(count, 0)]

@@ -6,11 +6,11 @@ None is scaled by the other rows' values, so that a score means the same in ever
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from types import MappingProxyType
 
 import numpy as np
 
+from tercet.text.recall.candidates import spans
 from tercet.text.recall.scene import Scene
 from tercet.text.recall.view import ASKS, TIMED, Floats
 
@@ -97,13 +97,10 @@ def when(scene: Scene) -> Floats:
 
 def date(scene: Scene) -> Floats:
     """1 where a row happened, or was said, on the date that the question names; fading if it was said later."""
-    found, asked, view = _nothing(scene), scene.question.date, scene.view
-    if asked is None or not len(scene.rows):
-        return found
+    found, view = _nothing(scene), scene.view
     said = scene.column(view.observed)
     begun, ended = scene.column(view.happened_from), scene.column(view.happened_to)
-    first, last = (datetime.fromtimestamp(float(edge), UTC).year for edge in (said.min(), said.max()))
-    for start, end in asked.spans(first - 1, last):
+    for start, end in spans(scene.question, said):
         late_by = np.where(said < start, np.inf, np.maximum(said - end, 0))
         inside = (begun < end) & (ended >= start)  # NaN compares false, which is what is meant
         found = np.maximum(found, np.where(inside, 1, np.exp(-late_by / LINGER)).astype(np.float32))

@@ -66,5 +66,8 @@ class View(Protocol):
     def nearest(self, vector: Floats, count: int) -> Ints | None:
         """The `count` rows of greatest cosine, best first; None if no row has a vector."""
 
+    def linked(self, rows: Ints) -> Ints:
+        """The rows that any of these was made from, or that were made from it; ascending."""
+
     def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
         """Coded token states (see `late`): some bytes, and where in them those of each of the rows begin and end."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.lifecycle import READABLE, State
 from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import unpack
@@ -24,6 +26,8 @@ Floats = NDArray[np.float64]
 
 WIDE = 50_000
 """Rows from which on vectors and token states stay on disk; what they cost in memory would be felt."""
+SPARSE = 8
+"""Numbers for each row up to which a row is looked up by its number instead of searched for."""
 CHUNK = 20_000
 
 _SCALARS = """
@@ -71,6 +75,54 @@ class Table:
             changed[name] = None if column is None else column.take(rows)
         return replace(self, **changed)
 
+    def rows_of(self, cubes: Ints) -> Ints:
+        """The rows of cubes given by number, -1 where one is not there."""
+        ascending = self.ascending
+        if not len(ascending):
+            return np.full(len(cubes), -1, dtype=np.int64)
+        if self._places is not None:
+            found: Ints = np.take(self._places, cubes - (ascending[0] - 1), mode="clip")
+            return found
+        at = np.minimum(np.searchsorted(ascending, cubes), len(ascending) - 1)
+        return np.where(ascending[at] == cubes, self._order[at], -1)
+
+    @cached_property
+    def ascending(self) -> Ints:
+        """The cubes' numbers, ascending."""
+        return self.n[self._order]
+
+    @cached_property
+    def _order(self) -> Ints:
+        return np.argsort(self.n, kind="stable")
+
+    @cached_property
+    def _places(self) -> Ints | None:
+        """The row of each number from one below the least to one above the greatest; None where most have none."""
+        span = int(self.ascending[-1] - self.ascending[0]) + 3
+        if span > SPARSE * len(self):
+            return None
+        places = np.full(span, -1, dtype=np.int64)
+        places[self.n - (self.ascending[0] - 1)] = np.arange(len(self))
+        return places
+
+    @cached_property
+    def kept(self) -> dict[str, tuple[Ints, Ints]]:
+        """Postings by rows that were looked up lately, see `ScopeView.postings`; as long-lived as the table."""
+        return {}
+
+    def moved(self, cubes: Ints, states: Ints) -> Table:
+        """With other states of some cubes, all else the same, what was worked out of it too."""
+        state = self.state.copy()
+        state[self.rows_of(cubes)] = states
+        made = replace(self, state=state)
+        made.__dict__.update({name: self.__dict__[name] for name in _OF_TEXTS if name in self.__dict__})
+        return made
+
+    @cached_property
+    def spoken(self) -> frozenset[int]:
+        """The codes of those who speak in it."""
+        return frozenset(np.unique(self.speaker[self.speaker >= 0]).tolist())
+
     def insert(self, rows: Table) -> Table:
         """With sorted `rows` put in where they belong."""
         at = np.array([self._place(rows, i) for i in range(len(rows))], dtype=np.int64)
@@ -93,6 +145,7 @@ class Table:
         return low
 
 
+_OF_TEXTS = ("_order", "ascending", "_places", "spoken", "kept")
 SCALARS = tuple(field.name for field in fields(Table) if field.name not in {"vectors", "states"})
 
 
@@ -127,6 +180,7 @@ class Columns:
         self.seq = -1
         self.runs, self.speakers, self.kinds, self.states = Names(), Names(), Names(), Names()
         self._table: Table | None = None
+        self._readable: tuple[Table, Table] | None = None
 
     @property
     def size(self) -> int:
@@ -153,8 +207,14 @@ class Columns:
 
     def names(self, table: Table) -> list[str]:
         """The speakers of some rows, by code; empty for a code that none of them has."""
-        there = np.bincount(table.speaker[table.speaker >= 0], minlength=len(self.speakers.names))
-        return [name if count else "" for name, count in zip(self.speakers.names, there.tolist(), strict=True)]
+        return [name if code in table.spoken else "" for code, name in enumerate(self.speakers.names)]
+
+    def readable(self, table: Table) -> Table:
+        """Its rows in a state that recall looks at; `table` is what `at` gave."""
+        if self._readable is None or self._readable[0] is not table:
+            keep = among(table.state, self.states.names, READABLE)
+            self._readable = table, table if keep.all() else table.take(np.flatnonzero(keep))
+        return self._readable[1]
 
     def _load(self, connection: apsw.Connection) -> Table:
         wide = scalar(connection, f"{_COUNT} WHERE {self._owned}", self._owners) > WIDE
@@ -169,6 +229,14 @@ class Columns:
             return table
         if len(changed) > max(len(table) // 4, 1000):
             return self._load(connection)
+        if table.vectors is None and not self._written(connection):
+            parts = [changed[start : start + 500] for start in range(0, len(changed), 500)]
+            rows = [self._read(connection, f"c.n IN ({marks(part)})", part, wide=True) for part in parts]
+            there = table.rows_of(np.array(changed, dtype=np.int64)) >= 0
+            if sum(map(len, rows)) == there.sum():  # else some came or went, whatever the journal says
+                for more in rows:
+                    table = table.moved(more.n, more.state)
+                return table
         kept = np.flatnonzero(~np.isin(table.n, np.array(changed)))
         if len(kept) < len(table):
             table = table.take(kept)
@@ -179,6 +247,13 @@ class Columns:
                 table = table.insert(more.sort())
         self.speakers.keep(np.unique(table.speaker))  # who was erased is not remembered by name
         return table
+
+    def _written(self, connection: apsw.Connection) -> bool:
+        """Whether the journal tells of more than changes of state: of a cube written, embedded or erased."""
+        moves = [state.value for state in State]
+        condition = f"seq > ? AND number > 0 AND action NOT IN ({marks(moves)})"
+        statement = f"SELECT 1 FROM journal WHERE {condition} LIMIT 1"  # noqa: S608  # placeholders only
+        return scalar(connection, statement, (self.seq, *moves)) is not None
 
     @property
     def _owned(self) -> str:
@@ -225,20 +300,6 @@ class Columns:
             "words": np.array(words, dtype=np.int64),
             "marks": np.array(marks_, dtype=np.int64),
         }
-
-
-def in_order(numbers: Ints) -> tuple[Ints, Ints]:
-    """Cube numbers ascending, and the row of each: what `rows_of` looks in."""
-    order = np.argsort(numbers, kind="stable")
-    return numbers[order], order
-
-
-def rows_of(cubes: Ints, ascending: Ints, order: Ints) -> Ints:
-    """The rows of cubes, -1 where one is not there."""
-    if not len(ascending):
-        return np.full(len(cubes), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(ascending, cubes), len(ascending) - 1)
-    return np.where(ascending[at] == cubes, order[at], -1)
 
 
 def among(codes: Ints, names: Sequence[str], wanted: Container[str]) -> NDArray[np.bool_]:

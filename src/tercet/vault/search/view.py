@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 
 from tercet.vault.connection import marks, query
 from tercet.vault.search import words
-from tercet.vault.search.columns import Floats, Ints, Table, in_order, rows_of
+from tercet.vault.search.columns import Floats, Ints, Table
+from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import Half, dots, unpack
 
 CHUNK = 500
+KEPT = 8_000_000
+"""Postings of a scope kept in memory between recalls, 16 bytes each."""
+_LINKED = """
+SELECT source FROM derivations WHERE product IN ({0}) UNION SELECT product FROM derivations WHERE source IN ({0})
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +100,10 @@ class ScopeView:
         Exact while vectors are in memory. Of a wide scope the index finds them, or all are read where there is none.
         """
         if self.table.vectors is None:
-            wide = self.wide(self.connection, self._in_order[0], self.space[0], vector, count)
+            wide = self.wide(self.connection, self.table.ascending, self.space[0], vector, count)
             if wide is not None:
                 numbers, self._ways["vectors"] = wide
-                return rows_of(numbers, *self._in_order)
+                return self.table.rows_of(numbers)
         found = self.similarities(vector, np.arange(len(self)))
         if found is None:
             return None
@@ -111,26 +117,43 @@ class ScopeView:
     def postings(self, term: str) -> tuple[Ints, Ints]:
         """Rows that hold a term, ascending, and how often each does."""
         if term not in self._postings:
-            self._postings[term] = self._look_up(term)
+            kept = self.table.kept
+            found = self._postings[term] = kept.get(term) or self._look_up(term)
+            if term not in kept:
+                kept[term] = found
+                while sum(len(rows) for rows, _ in list(kept.values())) > KEPT:
+                    kept.pop(next(iter(kept)), None)
         return self._postings[term]
 
     def _look_up(self, term: str) -> tuple[Ints, Ints]:
-        found = words.find(self.connection, self.owners, term)
-        if not found:
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        cubes, counts = np.array(found, dtype=np.int64).T
-        at = rows_of(cubes, *self._in_order)
-        kept = np.flatnonzero(at >= 0)
-        kept = kept[np.argsort(at[kept], kind="stable")]
-        return at[kept], counts[kept]
+        cubes, counts = words.find(self.connection, self.owners, term)
+        rows = self.table.rows_of(cubes)
+        if len(rows) and rows.min() < 0:
+            rows, counts = rows[rows >= 0], counts[rows >= 0]
+        if (rows[1:] < rows[:-1]).any():
+            order = np.argsort(rows, kind="stable")
+            rows, counts = rows[order], counts[order]
+        return rows, counts
+
+    def linked(self, rows: Ints) -> Ints:
+        """The rows that any of these was made from, or that were made from it; ascending."""
+        found: list[int] = []
+        if query(self.connection, "SELECT 1 FROM derivations LIMIT 1"):
+            numbers = self.numbers[rows].tolist()
+            for start in range(0, len(numbers), CHUNK):
+                part = numbers[start : start + CHUNK]
+                statement = _LINKED.format(marks(part))
+                found += [n for (n,) in query(self.connection, statement, (*part, *part))]
+        there = self.table.rows_of(np.array(found, dtype=np.int64))
+        return np.unique(there[there >= 0])
 
     def states(self, rows: Ints) -> tuple[NDArray[np.uint8], Ints, Ints]:
         """Coded token states: some bytes, and where in them those of each of the rows begin and end."""
         held = self.table.states
         if held is not None:
             return held.values, held.starts[rows], held.starts[rows + 1]
-        blobs = {n: states or b"" for n, _, states in self._rows_on_disk(rows)}
-        parts = [blobs.get(n, b"") for n in self.numbers[rows].tolist()]
+        blobs = dict(self._on_disk("states", rows))
+        parts = [blobs.get(n) or b"" for n in self.numbers[rows].tolist()]
         ends = np.cumsum(np.array([len(part) for part in parts], dtype=np.int64))
         return np.frombuffer(b"".join(parts), dtype=np.uint8), np.concatenate([[0], ends[:-1]]), ends
 
@@ -142,24 +165,17 @@ class ScopeView:
     def _postings(self) -> dict[str, tuple[Ints, Ints]]:
         return {}
 
-    @cached_property
-    def _in_order(self) -> tuple[Ints, Ints]:
-        return in_order(self.table.n)
-
     def _read(self, vector: NDArray[np.float32], rows: Ints) -> NDArray[np.float32]:
-        found = np.full(len(rows), np.nan, dtype=np.float32)
-        place = {n: i for i, n in enumerate(self.numbers[rows].tolist())}
-        for n, blob, _ in self._rows_on_disk(rows):
-            held: Half = unpack(blob, self.space[1])
-            found[place[n]] = dots(held, vector).max()
-        return found
+        blobs = dict(self._on_disk("vectors", rows))
+        parts = [blobs.get(n) or b"" for n in self.numbers[rows].tolist()]
+        counts = np.array([len(part) for part in parts], dtype=np.int64) // (2 * self.space[1])
+        held: Half = unpack(b"".join(parts), self.space[1])
+        return Ragged(held, np.concatenate([[0], np.cumsum(counts)])).greatest(dots(held, vector))
 
-    def _rows_on_disk(self, rows: Ints) -> list[tuple[int, bytes, bytes | None]]:
-        read: list[tuple[int, bytes, bytes | None]] = []
-        numbers = self.numbers[rows].tolist()
+    def _on_disk(self, column: str, rows: Ints) -> Iterator[tuple[int, bytes | None]]:
+        numbers = np.sort(self.numbers[rows]).tolist()  # near numbers lie on near pages
         for start in range(0, len(numbers), CHUNK):
             part = numbers[start : start + CHUNK]
             condition = f"space = ? AND cube IN ({marks(part)})"
-            statement = f"SELECT cube, vectors, states FROM vectors WHERE {condition}"  # noqa: S608
-            read += query(self.connection, statement, (self.space[0], *part))
-        return read
+            statement = f"SELECT cube, {column} FROM vectors WHERE {condition}"  # noqa: S608  # our names
+            yield from query(self.connection, statement, (self.space[0], *part))
