@@ -14,7 +14,7 @@ from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import jobs, journal, mark
 from tercet.vault.codec import from_micros
-from tercet.vault.connection import atomic, query, scalar, snapshot, translated, undamaged
+from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
 from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
 from tercet.vault.rebuild import rebuild
@@ -143,7 +143,7 @@ def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None)
 def _numbers(connection: apsw.Connection) -> Iterator[int]:
     after = 0
     while rows := query(connection, "SELECT n FROM cubes WHERE n > ? ORDER BY n LIMIT ?", (after, BATCH)):
-        yield from (n for (n,) in rows)
+        yield from rising([n for (n,) in rows], after)
         after = rows[-1][0]
 
 

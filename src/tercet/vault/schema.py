@@ -162,6 +162,10 @@ STEPS: Mapping[int, str] = {
 }
 
 
+NEWEST = max(STEPS)
+"""The schema that this Tercet writes."""
+
+
 def migrate(connection: apsw.Connection) -> None:
     """Bring a file to the newest schema; takes no lock when it is there already.
 

@@ -36,7 +36,8 @@ from tercet.vault.search import wide
 from tercet.vault.search.columns import Columns, Ints, among
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
-from tercet.vault.writer import Space, Writer
+from tercet.vault.spaces import Space
+from tercet.vault.writer import Writer
 
 IDLE = 8
 """Connections kept open between calls."""

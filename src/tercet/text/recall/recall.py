@@ -25,6 +25,8 @@ DEFAULT = "balanced"
 MAX_QUESTION = 10_000
 """Characters of a question; a longer one is no question."""
 
+LACKING = "words (its vector is not made yet)"
+
 log = logging.getLogger(__name__)
 
 
@@ -105,8 +107,11 @@ def recall(
     numbers = [int(n) for n in view.numbers[ranking.rows[:kept]]]
     found = dict(zip(numbers, cubes(numbers), strict=True))
     by = _by(ranking, asked)
+    # Where others have vectors, one without is found by its words, its neighbours and its tokens at most.
+    placed = view.placed(ranking.rows[:kept]) if ranking.policy.needs != "words" else np.ones(kept, np.bool_)
     hits = [
-        Hit(found[n], float(ranking.scores[place]), {"by": by, **ranking.why(place)}) for place, n in enumerate(numbers)
+        Hit(found[n], float(ranking.scores[place]), {"by": by if placed[place] else LACKING, **ranking.why(place)})
+        for place, n in enumerate(numbers)
     ]
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
     return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)
