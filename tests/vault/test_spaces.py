@@ -1,9 +1,9 @@
-"""T12: another embedding model breaks nothing. The vault moves to its space while it answers, and ids stay as they are."""
+"""T12: another embedding model breaks nothing: the vault moves to its space while it answers, and ids stay."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import pytest
 from tercet import EmbeddingFailed, InvalidRequest, Tercet, Unsupported
 from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
+from tercet.testing.narrow import narrow
 from tercet.text.embed import fill as filling
 from tercet.text.embed.base import Embedding
-from tercet.vault import spaces, writer
-from tercet.vault.search import columns, wide
+from tercet.vault import spaces
 
 OLD, NEW = "fake/32", "other/24"
 COUNT = 30
@@ -106,7 +106,7 @@ def test_while_it_moves_the_former_embedder_answers_for_the_rest(half: Path) -> 
         assert set(found.values()) == {"words and vectors"}
         hits = t.scope(user="alice").recall("Note 25 says word25.", policy="vectors", limit=1)
         assert hits[0].cube.text == "Note 25 says word25."
-        assert hits[0].why["cosine"] > 0
+        assert float(hits[0].why["cosine"]) > 0
         fresh = t.scope(user="alice").remember("Something new about zebras.")  # in the new space alone
         hits = t.scope(user="alice").recall("Something new about zebras.", policy="vectors", limit=2)
         assert hits[0].cube == fresh
@@ -216,11 +216,9 @@ def test_without_an_embedder_there_is_nowhere_to_move(folder: Path) -> None:
 
 
 @pytest.fixture
-def wide_limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (columns, wide, writer):
-        monkeypatch.setattr(module, "WIDE", 20)
-    monkeypatch.setattr(writer, "INDEX_EVERY", 20)
-    return None
+def wide_limits() -> Iterator[None]:
+    with narrow():
+        yield
 
 
 @pytest.mark.usefixtures("wide_limits")
@@ -263,11 +261,3 @@ def _packed(text: str) -> bytes:
     from tercet.vault.search.vectors import pack
 
     return pack(new().vector(text), 24)
-
-
-PAGED: dict[str, Callable[[Tercet], object]] = {
-    "list": lambda t: t.scope().list(limit=10),
-    "changes": lambda t: t.scope().changes(),
-    "embed": lambda t: t.work(until_idle=True),
-    "stats": lambda t: t.stats(),
-}

@@ -265,6 +265,7 @@ class Tenant:
             if connection.filename and not trusting and not self._checked:
                 with translated(self.path):
                     mark.check(connection, self.path)
+                    wide.tidy(connection, self._wide.folder)
                 self._checked = True
             yield connection
 

@@ -150,16 +150,27 @@ def build(connection: apsw.Connection, folder: Path, space: int, dim: int) -> Pa
     value = json.dumps({"file": path.name, "generation": generation, "seq": seq, "rows": len(numbers)})
     with atomic(connection):
         connection.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?2", (key, value))
-    keep = {registered(connection, n) for (n,) in query(connection, "SELECT n FROM spaces")}
-    for old in folder.glob("vectors-*.lvq"):
-        if old.name not in keep:
-            with suppress(FileNotFoundError):
-                old.unlink()
+    tidy(connection, folder)
     return path
+
+
+def tidy(connection: apsw.Connection, folder: Path) -> None:
+    """Unlink what no space has registered: the segments before, and what a killed build has left.
+
+    Another process's segment that is on its way in may go with it; it is only a cache, and is made again.
+    """
+    found = list(folder.glob("vectors-*"))
+    keep = {registered(connection, n) for (n,) in query(connection, "SELECT n FROM spaces")} if found else set()
+    for old in found:
+        if old.name not in keep:
+            with suppress(OSError):
+                old.unlink()
 
 
 def renew(connection: apsw.Connection, folder: Path) -> None:
     """Write anew every segment, since what it was made of may have been erased."""
+    for part in folder.glob("*.part"):  # of a build that was killed
+        part.unlink(missing_ok=True)
     for space, dim in query(connection, "SELECT n, dim FROM spaces ORDER BY n"):
         if registered(connection, space) is not None:
             build(connection, folder, space, dim)
