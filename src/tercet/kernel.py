@@ -125,6 +125,8 @@ class Tercet:
         handlers: dict[str, Handler] = {name: partial(handler, self) for name, handler in JOBS.items()}
         resting = {name: handler for name, handler in handlers.items() if name != "embed"}
         filling, done = self._filling(), 0
+        for name in self.vault.tenants():
+            self.vault.tenant(name).want_index(self.clock())
         while True:
             ran = sum(
                 run_due(self.vault.tenant(name), handlers if name in filling else resting, self.clock)

@@ -82,7 +82,7 @@ class Culprit:
         self.number += 1
         mark, action = f"m{self.seed}n{self.number}", self.chance.random()
         if len(self.ids) > MOST:
-            action = 1 - (1 - action) / 2
+            action = 1 - (1 - action) / 8
         if action < 0.6 or len(self.ids) < 5:
             tell({"doing": [f"memory {mark}"]})
             kept = [self.scope.remember(f"memory {mark}", ref=mark, tags=["crash"])]
@@ -207,7 +207,9 @@ def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
         findings = {name: list(some) for name, some in t.doctor().items() if some}
         assert not findings, f"doctor found {findings}"
         for id, text in list(found.items())[-3:]:
-            assert id in [hit.cube.id for hit in scope.recall(text, limit=5)], f"not found: {text!r}"
+            # By words: one that was written with an embedder whose space the vault has left has no vector yet.
+            hits = scope.recall(text, limit=5, policy="words")
+            assert id in [hit.cube.id for hit in hits], f"not found: {text!r}"
     return ended
 
 
@@ -240,6 +242,8 @@ def check_move(folder: Path, book: Book, *, finish: bool) -> None:
             t.work(until_idle=True)
             held = t.stats()["tenants"]["default"]["spaces"]
             assert [one["vectors"] for one in held.values()] == [len(book.texts)], held
+            for id, text in list(book.texts.items())[-3:]:
+                assert id in [hit.cube.id for hit in scope.recall(text, limit=5)], f"not found: {text!r}"
             assert not any(t.doctor().values()), t.doctor()
 
 

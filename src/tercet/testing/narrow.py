@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import ModuleType
 
 from tercet.text.embed import fill
+from tercet.text.recall import scene
 from tercet.vault import spaces, writer
 from tercet.vault.search import columns, wide
 
@@ -16,6 +17,7 @@ LIMITS: tuple[tuple[ModuleType, str, float], ...] = (
     (writer, "WIDE", 20),
     (writer, "INDEX_EVERY", 20),
     (wide, "STALE", 0),
+    (scene, "SMALL", 20),
     (fill, "BATCH", 16),
     (spaces, "BATCH", 64),
 )

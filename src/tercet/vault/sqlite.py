@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
-from tercet.vault import mark
+from tercet.vault import jobs, mark
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
@@ -196,6 +196,14 @@ class Tenant:
         with self.maintaining() as connection:
             for space, dim in wide.wanted(connection, self._wide.folder):
                 wide.build(connection, self._wide.folder, space, dim)
+
+    def want_index(self, at: datetime) -> None:
+        """Put down an `index` job if a segment is gone that should be there: it was damaged, or was not restored."""
+        with self.reading() as reader:
+            gone = wide.gone(reader.connection, self._wide.folder)
+        if gone:
+            with self.maintaining() as connection:
+                jobs.enqueue(connection, "index", {}, at=at)
 
     def scrub(self, *, at_once: bool = False) -> str | None:
         """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.

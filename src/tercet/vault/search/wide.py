@@ -109,6 +109,12 @@ def changed_since(connection: apsw.Connection, seq: int) -> Ints:
     return np.array(sorted(n for (n,) in query(connection, statement, (seq, *moves))), dtype=np.int64)
 
 
+def gone(connection: apsw.Connection, folder: Path) -> list[str]:
+    """Registered segments that have no file."""
+    spaces = query(connection, "SELECT n FROM spaces ORDER BY n")
+    return [name for (n,) in spaces if (name := registered(connection, n)) and not (folder / name).exists()]
+
+
 def wanted(connection: apsw.Connection, folder: Path) -> list[tuple[int, int]]:
     """(space, dim) of each space that is large and has no segment, or one that too much has changed since."""
     found = []
