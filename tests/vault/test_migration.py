@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +18,9 @@ from tercet.scope import Scope
 from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
 from tercet.testing.faults import DiskFull, FaultyDisk
+from tercet.testing.processes import start
 from tercet.vault import schema
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import connect
 from tercet.vault.ids import RandomIds, system_clock
 from tercet.vault.sqlite import SqliteVault
 
@@ -154,18 +153,23 @@ def test_a_copy_stands_beside_it_until_the_new_file_has_been_read(
     assert COPY not in names(tmp_path)
 
 
+DIES = """
+import os, sys
+from pathlib import Path
+from tercet.vault import schema
+from tercet.vault.connection import connect
+schema.STEPS = {**schema.STEPS, 2: schema.STEPS[2] + "SELECT die();"}
+connection = connect(Path(sys.argv[1]))
+connection.create_scalar_function("die", lambda *_: os.kill(os.getpid(), 9), 0)
+schema.migrate(connection)
+"""
+
+
 def test_a_kill_in_the_middle_leaves_the_old_file(tmp_path: Path) -> None:
     held = unpack(tmp_path, 1)
-    child = os.fork()
-    if child == 0:
-        steps = dict(schema.STEPS)
-        steps[2] += "SELECT die();"
-        schema.STEPS = steps
-        connection = connect(tmp_path / "tenants" / "default.db")
-        connection.create_scalar_function("die", lambda *_: os.kill(os.getpid(), signal.SIGKILL), 0)
-        schema.migrate(connection)
-        os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    process = start(DIES, tmp_path / "tenants" / "default.db")
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert COPY in names(tmp_path)
     with Tercet.open(tmp_path, embedder=None) as t:
         assert t.scope().list().total == len(held["history"])

@@ -1,24 +1,22 @@
 """Kill a process at random points of what it does to a vault, and see what is there.
 
-`python -m tercet.testing.crash FOLDER SEED [DEED]` writes without end, does the deed (`DEEDS`) in between, and says on
-its standard output what it is about to do and what has been acknowledged. `kill_once` runs it, kills it, opens the
-vault and compares.
+`kill_once` starts a process that writes without end, does a deed (`DEEDS`) in between, and says what it is about to do
+and what has been acknowledged; kills it, opens the vault and compares.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +57,8 @@ class Book:
 class Culprit:
     """Writes for ever and does its deed in between; each is told before and after."""
 
-    def __init__(self, folder: Path, seed: int, deed: str) -> None:
-        self.folder, self.seed, self.number = folder, seed, 0
+    def __init__(self, folder: Path, seed: int, deed: str, tell: Callable[[dict[str, Any]], None]) -> None:
+        self.folder, self.seed, self.tell, self.number = folder, seed, tell, 0
         self.chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
         self.deed = DEEDS[deed]
         self.t = open_vault(folder)
@@ -69,13 +67,13 @@ class Culprit:
 
     def run(self) -> None:
         """Until it is killed."""
-        tell({"ready": len(self.ids)})
+        self.tell({"ready": len(self.ids)})
         while True:
             for _ in range(1 if self.deed is None else self.chance.randrange(1, 4)):
                 self.write()
             if self.deed is not None and len(self.ids) > MOST // 8:
-                tell({"deed": self.number})
-                tell({"done": self.number, **self.deed(self)})
+                self.tell({"deed": self.number})
+                self.tell({"done": self.number, **self.deed(self)})
 
     def write(self) -> None:
         """One call that writes."""
@@ -84,24 +82,24 @@ class Culprit:
         if len(self.ids) > MOST:
             action = 1 - (1 - action) / 8
         if action < 0.6 or len(self.ids) < 5:
-            tell({"doing": [f"memory {mark}"]})
+            self.tell({"doing": [f"memory {mark}"]})
             kept = [self.scope.remember(f"memory {mark}", ref=mark, tags=["crash"])]
         elif action < 0.8:
             texts = [f"batch {mark} {i}" for i in range(self.chance.randrange(2, 30))]
-            tell({"doing": texts})
+            self.tell({"doing": texts})
             kept = self.scope.remember_many([Message(text, ref=text) for text in texts])
         elif action < 0.95:
             id = self.chance.choice(self.ids)
-            tell({"doing": [f"revised {mark}"], "revising": id})
+            self.tell({"doing": [f"revised {mark}"], "revising": id})
             kept = [self.scope.revise(id, f"revised {mark}")]
         else:
             several = self.chance.sample(self.ids, self.chance.choice((1, 1, len(self.ids) // 4)))
-            tell({"doing": [], "erasing": several})
-            tell({"gone": self.scope.forget(several).erased})
+            self.tell({"doing": [], "erasing": several})
+            self.tell({"gone": self.scope.forget(several).erased})
             self.ids = [id for id in self.ids if id not in set(several)]
             return
         self.ids += [cube.id for cube in kept if cube.version == 1]
-        tell({"kept": {cube.id: cube.text for cube in kept}})
+        self.tell({"kept": {cube.id: cube.text for cube in kept}})
 
     def index(self) -> dict[str, Any]:
         """Make the segments of a vault that has none, as after a restore."""
@@ -156,12 +154,6 @@ def open_vault(folder: Path, dim: int = DIMS[0]) -> Tercet:
 AHEAD = timedelta(minutes=10)
 
 
-def tell(line: dict[str, Any]) -> None:
-    """One line of JSON, out at once."""
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
-
-
 def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, deed: str = "writing") -> str:
     """Let a process work for up to `longest` seconds, kill it, and check the vault against the book.
 
@@ -169,20 +161,24 @@ def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, deed
     AssertionError for an acknowledged memory that is lost, is there twice or differs, a half-done call, or anything
     that doctor finds.
     """
-    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed), deed]
-    read: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own module
-        assert writer.stdout is not None
-        chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
+    chance, lines = random.Random(seed), list[dict[str, Any]]()  # noqa: S311  # to be repeated, not to be secret
+    context = multiprocessing.get_context("forkserver")  # which imports once, and has no thread or file of ours
+    context.set_forkserver_preload([__name__])
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_be_killed, args=(folder, seed, deed, theirs))
+    process.start()
+    theirs.close()
+    with closing(ours):
         if chance.random() < 0.8 or deed != "writing":  # else opening, and making the vault, are points too
-            first = '{"ready"' if deed == "writing" else '{"deed"'
-            while not (read and read[-1].startswith(first)):
-                read.append(writer.stdout.readline())
-                assert read[-1], "the process ended by itself"
-        time.sleep(longest * chance.random())
-        writer.send_signal(signal.SIGKILL)
-        read += writer.stdout.read().splitlines()
-    lines = [json.loads(line) for line in read if line.rstrip().endswith("}")]
+            while not (lines and ("ready" if deed == "writing" else "deed") in lines[-1]):
+                lines.append(json.loads(ours.recv_bytes()))
+        # The deed has only just begun: most kills should find it at work.
+        time.sleep(longest * chance.random() ** (1 if deed == "writing" else 2))
+        process.kill()
+        process.join()
+        with suppress(EOFError, OSError):  # a line that is not whole
+            while True:
+                lines.append(json.loads(ours.recv_bytes()))
     for line in lines:
         if line.keys() & {"kept", "gone"}:
             book.note(line)
@@ -276,12 +272,9 @@ def _all(t: Tercet) -> list[Any]:
             return cubes
 
 
-def main() -> None:
-    """Be the process that is killed."""
-    folder, seed, deed = Path(sys.argv[1]), int(sys.argv[2]), (sys.argv[3:] or ["writing"])[0]
+def _be_killed(folder: Path, seed: int, deed: str, pipe: Connection) -> None:
+    def tell(line: dict[str, Any]) -> None:
+        pipe.send_bytes(json.dumps(line).encode())
+
     with narrow() if deed != "writing" else nullcontext():
-        Culprit(folder, seed, deed).run()
-
-
-if __name__ == "__main__":
-    main()
+        Culprit(folder, seed, deed, tell).run()
