@@ -21,7 +21,8 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarks.common import machine, parser, save, store_bytes, table  # noqa: E402  # the path comes first
 
-from tercet.testing.crash import DEEDS, Book, kill_once  # noqa: E402
+from tercet.testing.crash import Book  # noqa: E402
+from tercet.testing.kills import DEEDS, kill_once  # noqa: E402
 
 
 def run(deed: str, kills: int, *, longest: float) -> dict[str, object]:
