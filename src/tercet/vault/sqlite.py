@@ -90,7 +90,7 @@ class SqliteVault:
     def owner(self, path: Path) -> str | None:
         """The name of the tenant that a file holds; None if its first writer was killed before it wrote anything."""
         connection = connect(path, vfs=self.vfs)
-        with closing(connection), translated(path):
+        with translated(path), closing(connection):
             migrate(connection)
             name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
             return None if name is None else str(name)
