@@ -17,14 +17,15 @@ from tercet.govern.access import Access, AllowAll
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
-from tercet.text.embed import find_embedder
+from tercet.text.embed import Wanted, built_in, find_embedder, find_embedder_of
 from tercet.text.embed.base import Embedder
-from tercet.text.embed.fill import fill, lacking, want
+from tercet.text.embed.fill import fill, lacking, may_fill, want
 from tercet.text.prepare import answering_space
-from tercet.vault import doctor, stats
+from tercet.vault import doctor, spaces, stats
 from tercet.vault.backup import back_up
 from tercet.vault.doctor import Finding
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
+from tercet.vault.spaces import Space
 from tercet.vault.sqlite import SqliteVault, Tenant
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,19 @@ class Tercet:
     """
 
     def __init__(
-        self, vault: SqliteVault, *, embedder: Embedder | Callable[..., Any] | str | None, access: Access, clock: Clock
+        self,
+        vault: SqliteVault,
+        *,
+        embedder: Wanted,
+        access: Access,
+        clock: Clock,
+        former: Wanted = None,
     ) -> None:
         self.vault, self.access, self.clock = vault, access, clock
-        self._wanted = embedder
+        self._wanted, self._former = embedder, former
         self._embedder: Embedder | None = None
         self._looked = False
+        self._others: dict[str, Embedder | None] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -52,7 +60,8 @@ class Tercet:
         cls,
         path: str | os.PathLike[str],
         *,
-        embedder: Embedder | Callable[..., Any] | str | None = "auto",
+        embedder: Wanted = "auto",
+        former: Wanted = None,
         access: Access | None = None,
         ids: IdSource | None = None,
         clock: Clock = system_clock,
@@ -66,6 +75,9 @@ class Tercet:
             "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
             words. Its name, "all-MiniLM-L6-v2": the same, downloaded if need be. None: by words. An `Embedder`, or
             any callable from a list of texts to a list of vectors.
+        former
+            The embedder that the vault had until now, while it moves to another: what has no vector of the new one yet
+            is found by the old. The built-in one is found without being named.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
 
@@ -79,7 +91,7 @@ class Tercet:
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
         vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
-        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
+        return cls(vault, embedder=embedder, former=former, access=access or AllowAll(), clock=clock)
 
     def scope(
         self,
@@ -105,23 +117,60 @@ class Tercet:
         """Run jobs that are due, of every tenant; returns how many were done.
 
         With `until_idle`, go on until none is due; else each tenant is visited once. A job that cannot be done yet
-        stays: vectors wait for weights, a scrub for a reader that holds an old snapshot. Memories without a vector in
-        the embedder's space, because it is new here, get one.
+        stays: vectors wait for weights, a scrub for a reader that holds an old snapshot.
+
+        Memories without a vector in the embedder's space get one. Where the vault is in another space, this is the
+        move to the embedder's (see `reembed`); an embedder that was found and not asked for ("auto") begins none.
         """
         handlers: dict[str, Handler] = {name: partial(handler, self) for name, handler in JOBS.items()}
-        if (space := answering_space(self.embedder)) is None:
-            del handlers["embed"]
-        else:
-            for name in self.vault.tenants():
-                want(self.vault.tenant(name), space, at=self.clock())
-        done = 0
+        resting = {name: handler for name, handler in handlers.items() if name != "embed"}
+        filling, done = self._filling(), 0
+        for name in self.vault.tenants():
+            self.vault.tenant(name).want_index(self.clock())
         while True:
-            ran = sum(run_due(self.vault.tenant(name), handlers, self.clock) for name in self.vault.tenants())
+            ran = sum(
+                run_due(self.vault.tenant(name), handlers if name in filling else resting, self.clock)
+                for name in self.vault.tenants()
+            )
             done += ran
             if progress is not None:
                 progress(done, done)
             if not ran or not until_idle:
                 return done
+
+    def reembed(self, *, keep: bool = False, progress: Progress | None = None) -> int:
+        """Move the vault to the embedder's space, also to one that it has left; returns how many vectors were made.
+
+        Meanwhile it answers, and ids stay as they are. Once every memory has a vector in the new space, the vectors in
+        others are dropped, unless they are to `keep`. After an interruption `work` goes on where it was.
+
+        Raises
+        ------
+        Unsupported
+            If there is no embedder.
+        EmbeddingFailed
+            If it does not answer, or cannot read some texts; the old vectors stay then.
+        """
+        embedder = self.embedder
+        if embedder is None:
+            raise Unsupported(f"There is no embedder to move to: recall is by {self.recall_by()}.")
+        space, tenants = Space(embedder.space, embedder.dim), [self.vault.tenant(name) for name in self.vault.tenants()]
+        for tenant in tenants:
+            with tenant.maintaining() as connection:
+                spaces.enter(connection, space, keep=keep, at=self.clock())
+            want(tenant, space, at=self.clock())  # what is left if this is interrupted
+        total, done = sum(len(lacking(tenant, space)) for tenant in tenants), 0
+
+        def step(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, max(done, total))
+
+        for tenant in tenants:
+            fill(tenant, embedder, by="tercet", progress=step)
+            run_due(tenant, {"embed": partial(_fill_vectors, self)}, self.clock)  # which finds nothing more to do
+        return done
 
     def stats(self) -> dict[str, Any]:
         """Numbers about the vault and each tenant, and how memories are found."""
@@ -158,6 +207,31 @@ class Tercet:
             if not self._looked:
                 self._embedder, self._looked = find_embedder(self._wanted), True
             return self._embedder
+
+    def embedder_of(self, space: str) -> Embedder | None:
+        """The embedder of another space than the current one, if it is at hand: the former one, or the built-in."""
+        with self._lock:
+            if space not in self._others:
+                self._others[space] = find_embedder_of(space, self._former)
+            return self._others[space]
+
+    def _filling(self) -> set[str]:
+        """The tenants that want vectors of the embedder; each has an `embed` job now if there is something to do."""
+        found = set[str]()
+        space = answering_space(self.embedder)
+        for name in self.vault.tenants() if space is not None else ():
+            assert space is not None  # noqa: S101  # or there is no tenant to look at
+            tenant = self.vault.tenant(name)
+            if may_fill(tenant, space, may_enter=self._may_leave, at=self.clock()):
+                want(tenant, space, at=self.clock())
+                found.add(name)
+            else:
+                log.warning("tenant %s has its vectors in another space than %s; see `reembed`", name, space.name)
+        return found
+
+    def _may_leave(self, space: Space) -> bool:
+        """Whether a move away from a space may begin by itself: not to an embedder that nobody has asked for."""
+        return self._wanted != "auto" or built_in(space.name)
 
     def close(self) -> None:
         """Write what is still gathered (use counts) and close every file."""

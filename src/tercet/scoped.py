@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
@@ -13,17 +14,21 @@ from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
 from tercet.govern.access import Right
 from tercet.scope import Caller, Scope
+from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
 from tercet.text.read.drafts import Item, drafts, file_drafts, labels
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
+from tercet.text.recall.moving import look
 from tercet.text.recall.policies import Policy
-from tercet.text.recall.recall import ask, check_question, find_policy, recall
+from tercet.text.recall.recall import check_question, find_policy, recall
+from tercet.vault import spaces
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
+from tercet.vault.spaces import Space
 from tercet.vault.sqlite import Tenant
 
 if TYPE_CHECKING:
@@ -176,15 +181,17 @@ class ScopedMemory:
         check_question(question)
         space = answering_space(embedder)
         with tenant.reading() as reader:
-            view = tenant.view(
+            see = partial(
+                tenant.view,
                 reader,
                 self.scope,
-                space,
                 where=conditions,
                 since=None if since is None else instant(since, "since"),
                 until=None if until is None else instant(until, "until"),
             )
-            asked = ask(question, view, embedder if chosen.needs != "words" else None)
+            view, asked = look(
+                question, see, space, embedder if chosen.needs != "words" else None, self._beside(reader, space)
+            )
             hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
         if tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)
@@ -321,6 +328,14 @@ class ScopedMemory:
         tenant.forget_cache()
         waiting = tenant.scrub()
         return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
+
+    def _beside(self, reader: Reader, space: Space | None) -> Sequence[tuple[Space, Callable[[], Embedder | None]]]:
+        """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
+        return [
+            (one.space, partial(self.tercet.embedder_of, one.space.name))
+            for one in (spaces.known(reader.connection) if space is not None else ())
+            if one.space != space and not (one.left and one.left.keep)
+        ]
 
     @property
     def _tenant(self) -> Tenant:

@@ -11,6 +11,7 @@ from tests.cli.command_line import Cli
 
 from tercet import Tercet
 from tercet.cli import COMMANDS
+from tercet.testing import FakeEmbedder
 
 OSLO, SOUP = "I moved to Oslo in May.", "Lunch was soup."
 
@@ -280,6 +281,21 @@ def test_worker_makes_the_vectors_that_are_missing(cli: Cli) -> None:
     assert found["tenants"]["default"]["without_vector"] == 0
 
 
+def test_reembed_moves_to_the_embedder_that_is_here(cli: Cli) -> None:
+    with Tercet.open(cli.store, embedder=FakeEmbedder()) as tercet:
+        tercet.scope().remember_many([OSLO, SOUP])
+    assert cli("worker", "--once", "--json", by_words=False).code == 0  # which does not throw away another's vectors
+    assert list(cli("doctor", "--json").json["spaces"]["default"]) == ["fake/32"]
+    assert cli("reembed", "--json").code == 1  # by words: there is no embedder
+    assert len(cli("reembed", "--keep", "--json", by_words=False).json["spaces"]["default"]) == 2
+    moved = cli("reembed", "--json", by_words=False).json
+    assert moved["made"] == 0
+    [(space, found)] = moved["spaces"]["default"].items()
+    assert space.startswith("all-MiniLM-L6-v2/")
+    assert (found["vectors"], found["left"]) == (2, None)
+    assert "2 vectors in all-MiniLM-L6-v2/" in cli("doctor").out
+
+
 def test_the_caller_is_recorded(cli: Cli) -> None:
     cli("remember", OSLO, "--as", "night-script")
     with Tercet.open(cli.store, embedder=None) as tercet:
@@ -317,14 +333,14 @@ SHAPES = {
     "export": (["FILE.jsonl"], {"file", "exported"}),
     "import": (["FILE.txt"], {"imported", "updated", "unchanged", "skipped", "total"}),
     "worker": (["--once"], {"done"}),
-    "doctor": ([], {"ok", "tenants", "findings", "recall_by"}),
+    "doctor": ([], {"ok", "tenants", "findings", "recall_by", "schema", "spaces"}),
     "backup": (["FILE.backup"], {"folder", "files"}),
     "stats": ([], {"folder", "recall_by", "tenants"}),
 }
 
 
 def test_every_command_has_its_shape_here() -> None:
-    elsewhere = {"eval", "demo"}  # they have tests of their own
+    elsewhere = {"eval", "demo", "reembed"}  # they have tests of their own
     assert set(SHAPES) | elsewhere == set(COMMANDS)
 
 

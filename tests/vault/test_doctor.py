@@ -52,6 +52,17 @@ DAMAGES = {
     "a head says another time": ("UPDATE cubes SET observed = 0 WHERE n = 1", "heads", True),
     "a head says another type": ("UPDATE cubes SET type = 'x' WHERE n = 1", "heads", True),
     "a head points at an old version": ("UPDATE cubes SET version = 1 WHERE n = 1", "heads", True),
+    "an old vector is short": (
+        "INSERT INTO old_vectors SELECT cube, 1, space, x'00', NULL FROM vectors WHERE cube = 1", "old_vectors", True
+    ),
+    "an old vector has no version": (
+        "INSERT INTO old_vectors SELECT cube, 9, space, vectors, NULL FROM vectors", "old_vectors", True
+    ),
+    "a blob has no memory": ("INSERT INTO blobs VALUES (zeroblob(32), 99, 1, 'kv', 7)", "blobs", True),
+    "an export is unknown": ("INSERT INTO exported VALUES (1, 9)", "exported", True),
+    "a snapshot has no branch": ("INSERT INTO snapshots VALUES ('a', 7, 1, 1)", "snapshots", True),
+    "a branch has no parent": ("INSERT INTO branches VALUES (3, 'b', 2, 1, 1)", "branches", False),
+    "a memory has no branch": ("UPDATE cubes SET branch = 7 WHERE n = 2", "branches", False),
     "a state is none": ("UPDATE cubes SET state = 'asleep' WHERE n = 1", "content", False),
     "an id is another": ("UPDATE cubes SET id = zeroblob(16) WHERE n = 1", "content", False),
     "a user is another": ("UPDATE owners SET user = 'bob'", "content", False),

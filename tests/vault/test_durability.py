@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 
 from tercet import Tercet
-from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock
+from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock, kills
 from tercet.testing.base import all_clear
 from tercet.testing.crash import Book, kill_once
+from tercet.testing.crowd import Member, gather
 from tercet.testing.dump import dump
 from tercet.testing.processes import finish, run, start
 from tercet.vault.ids import RandomIds
@@ -48,6 +50,48 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
         kill_once(tmp_path, book, seed=seed, longest=0.3)
     assert book.acknowledged > 20
     assert book.erased
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deed", [deed for deed in kills.DEEDS if deed != "writing"])
+def test_a_kill_in_the_middle_of_a_deed_loses_nothing(tmp_path: Path, deed: str) -> None:
+    """Indexing, consolidation, backup, re-embedding; the benchmark kills 200 in each."""
+    book, ended = Book(), Counter[str]()
+    for seed in range(5):
+        ended[kills.kill_once(tmp_path / "vault", book, seed=seed, longest=0.2, deed=deed)] += 1
+    assert book.acknowledged > 20
+    assert ended[deed], ended
+
+
+@pytest.mark.slow
+def test_a_crowd_of_processes_reads_what_each_was_told(tmp_path: Path) -> None:
+    """Eight processes for a while; the benchmark has them at it for ten minutes."""
+    done = gather(tmp_path, processes=8, seconds=12)
+    assert min(done["calls"][name] for name in ("ask", "look", "turn_pages", "erase", "revise", "work")) > 0
+    assert done["erased"] > 10
+
+
+def test_the_crowd_sees_a_loss_and_a_stale_read(tmp_path: Path) -> None:
+    """A member that is told of something that is not so fails."""
+    with Tercet.open(tmp_path / "vault", embedder=FakeEmbedder()) as t, ExitStack() as stack:
+        member = stack.enter_context(closing(Member(t, tmp_path, 0)))
+        member.write()
+        for check in (member.look, member.ask, member.turn_pages):
+            check()
+        id = member.own[0]
+        member.note(gone=[id])
+        for check in (member.ask, member.turn_pages):
+            with pytest.raises(AssertionError, match="erased and"):
+                check()
+        member.ledgers.gone.clear()
+        member.note(kept=[(id, 2, "p0w1 is newer")])
+        with pytest.raises(AssertionError, match="after 2 was acknowledged"):
+            member.look()
+        member.scope.forget(id)
+        with pytest.raises(AssertionError, match="is lost"):
+            member.look()
+        with pytest.raises(AssertionError, match="not listed"):
+            member.turn_pages()
 
 
 def test_the_check_sees_a_loss(tmp_path: Path) -> None:

@@ -82,6 +82,16 @@ def test_a_failing_job_pauses_longer_and_then_is_dead_but_kept(tmp_path: Path, c
         assert t.stats()["tenants"]["default"]["without_vector"] == 1
 
 
+def test_work_that_dies_again_and_again_leaves_one_dead_job(tmp_path: Path, clock: SeededClock) -> None:
+    """Each worker puts the job down anew where vectors are missing; the rows must not pile up."""
+    with Tercet.open(tmp_path, embedder=BrokenEmbedder(EmbeddingFailed("no power")), clock=clock) as t:
+        t.scope().remember("One.")
+        for _ in range(3 * jobs.MAX_ATTEMPTS):
+            t.work(until_idle=True)
+            clock.advance(jobs.MAX_PAUSE)
+        assert t.stats()["tenants"]["default"]["jobs"] == {"dead": 1}
+
+
 def test_a_killed_workers_job_is_done_by_the_next(tmp_path: Path, clock: SeededClock) -> None:
     with Tercet.open(tmp_path, embedder=None, clock=clock) as t:
         t.scope().remember("One.")

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("tercet.cli.export", "Write memories, with all their versions, to a portable archive."),
     "eval": ("tercet.cli.eval_", "Measure recall on a labelled conversation."),
     "worker": ("tercet.cli.worker", "Run the jobs that wait: vectors to make, bytes to scrub."),
+    "reembed": ("tercet.cli.reembed", "Move the vectors to the space of the embedder that is here."),
     "doctor": ("tercet.cli.doctor", "Check the vault against itself, and repair what can be repaired."),
     "backup": ("tercet.cli.backup", "Copy the vault, while it is in use, into a new folder."),
     "stats": ("tercet.cli.stats", "Show numbers about the vault."),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import TYPE_CHECKING, Any
 
 from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.exchange.rows import finding_json
+from tercet.vault.schema import NEWEST
+
+if TYPE_CHECKING:
+    from tercet.kernel import Tercet
 
 
 def add_arguments(parser: Parser) -> None:
@@ -22,11 +27,13 @@ def run(session: Session, args: Namespace) -> Answer:
     found = tercet.doctor(repair=args.repair)
     findings = [finding_json(name, one) for name, several in found.items() for one in several]
     left = [one for one in findings if not one["repaired"]]
-    document = {
+    document: dict[str, Any] = {
         "ok": not left,
         "tenants": sorted(found),
         "findings": findings,
         "recall_by": tercet.recall_by(),
+        "schema": NEWEST,
+        "spaces": _spaces(tercet) if not left else {},
     }
     lines: list[Line] = [
         [
@@ -39,7 +46,17 @@ def run(session: Session, args: Namespace) -> Answer:
         f"{out.count(len(found), 'tenant')} checked: "
         + (f"{out.count(len(left), 'finding')} left" if left else "all is well")
     )
-    lines.append(f"recall is by {document['recall_by']}")
+    lines.append(f"schema {NEWEST}; recall is by {document['recall_by']}")
+    for name, held in document["spaces"].items():
+        lines += [f"{name}: {one['vectors']:,} vectors in {space}{_left(one)}" for space, one in held.items()]
     if left and not args.repair:
         lines.append("`tercet doctor --repair` rebuilds what can be rebuilt")
     return Answer(document, lines, code=1 if left else 0)
+
+
+def _spaces(tercet: Tercet) -> dict[str, dict[str, Any]]:
+    return {name: numbers["spaces"] for name, numbers in tercet.stats()["tenants"].items()}
+
+
+def _left(space: dict[str, Any]) -> str:
+    return f", left on {space['left'][:10]}" if space["left"] else ""

@@ -15,7 +15,8 @@ from tercet.scope import Scope
 from tercet.text.prepare import prepare, space_of
 from tercet.text.read.drafts import drafts
 from tercet.vault.reader import Reader
-from tercet.vault.writer import Entry, Space, Writer
+from tercet.vault.spaces import Space
+from tercet.vault.writer import Entry, Writer
 
 if TYPE_CHECKING:
     from tercet.scoped import Progress, ScopedMemory

@@ -16,6 +16,7 @@ from tercet.errors import MissingMemory, VaultError
 from tercet.kernel import Tercet
 from tercet.testing.fakes import FakeEmbedder
 from tercet.testing.histories import Held, History, read
+from tercet.testing.narrow import narrow
 
 SECTOR = 512
 PAGE = 4096
@@ -34,17 +35,20 @@ class Sound:
 
 
 def prepare(folder: Path, *, seed: int = 5, steps: int = 14) -> Sound:
-    """Write a history with vectors, revisions and erasures into a new folder."""
+    """Write a history with vectors, segments, revisions and erasures into a new folder."""
     live = folder / "live"
     live.mkdir(parents=True)
     history = History(live, seed, vectors=True)
-    for _ in history.run(steps):
-        pass
-    history.t.scope(user="alice").remember("one more, so that there is a log")
-    history.held = dict(read(history.t))
-    shutil.copytree(live, folder / "killed")
-    history.close()
-    shutil.copytree(live, folder / "closed")
+    with narrow():
+        for _ in history.run(steps):
+            pass
+        history.t.vault.tenant("default").index()
+        history.t.scope(user="alice").remember("one more, so that there is a log")
+        history.held = dict(read(history.t))
+        shutil.copytree(live, folder / "killed")
+        history.close()
+        shutil.copytree(live, folder / "closed")
+    assert list(folder.glob("closed/segments/*/*.lvq")), "there is nothing to search widely"
     return Sound(folder / "closed", folder / "killed", history.held)
 
 
@@ -96,7 +100,7 @@ class Judge:
     def judge(self) -> Verdict:
         """Ask, examine, repair, ask again, write."""
         verdict = self.verdict
-        with Tercet.open(self.folder, embedder=FakeEmbedder(16)) as t:
+        with narrow(), Tercet.open(self.folder, embedder=FakeEmbedder(16)) as t:
             gaps = self.read(t)
             found = self.call("doctor", t.doctor) or {"": ["it raised"]}
             verdict.noticed = any(found.values())

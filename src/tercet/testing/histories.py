@@ -62,8 +62,8 @@ class History:
         self._words = 0
         self.t = self.open()
 
-    def open(self, *, embedder: bool = False) -> Tercet:
-        """A handle on the vault."""
+    def open(self, *, embedder: bool = False, dim: int = 16) -> Tercet:
+        """A handle on the vault; the embedder's dimension names its space."""
         vault = SqliteVault(
             self.folder,
             ids=RandomIds(self.entropy),
@@ -71,7 +71,7 @@ class History:
             entropy=self.entropy,
             vfs=self.disk.name if self.disk else None,
         )
-        return Tercet(vault, embedder=FakeEmbedder(16) if embedder else None, access=AllowAll(), clock=self.clock)
+        return Tercet(vault, embedder=FakeEmbedder(dim) if embedder else None, access=AllowAll(), clock=self.clock)
 
     def run(self, steps: int) -> Iterator[Moment]:
         """Make calls; yields the vault as it is at the beginning and after each."""
@@ -93,6 +93,8 @@ class History:
             calls += [(4, self._revise), (3, self._forget), (2, self._use)]
         if self.vectors:
             calls.append((2, self._work))
+        if self.vectors and self.disk is not None:
+            calls.append((1, self._move))
         [call] = self.dice.choices([call for _, call in calls], [weight for weight, _ in calls])
         call()
 
@@ -150,6 +152,11 @@ class History:
         self.close()
         self.t = self.open(embedder=True)
         self.t.work(until_idle=True)
+
+    def _move(self) -> None:
+        self.close()
+        self.t = self.open(embedder=True, dim=self.dice.choice((16, 24)))
+        self.t.reembed()
 
     def _reopen(self) -> None:
         self.close()

@@ -13,7 +13,8 @@ from tercet.text.embed.base import Embedder, gives_states
 from tercet.text.recall.late import Coder
 from tercet.text.recall.query import marks
 from tercet.vault.search import vectors, words
-from tercet.vault.writer import Entry, Space
+from tercet.vault.spaces import Space
+from tercet.vault.writer import Entry
 
 AT_ONCE = 50_000
 """Characters up to which a text is embedded within the call; a longer one is found by words until its job has run."""

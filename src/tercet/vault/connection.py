@@ -156,6 +156,18 @@ def scalar(connection: apsw.Connection, statement: str, bindings: Sequence[Any] 
     return connection.execute(statement, bindings).get
 
 
+def rising(numbers: Sequence[int], after: int) -> Sequence[int]:
+    """The numbers of a page that should grow from `after` on: whoever reads page after page then comes to an end.
+
+    Raises VaultDamaged if they do not: a damaged tree gives its rows out of order, or the same ones again.
+    """
+    for n in numbers:
+        if not isinstance(n, int) or n <= after:
+            raise VaultDamaged(f"Row {n!r:.40} came after row {after}: a table is damaged; see `tercet doctor`.")
+        after = n
+    return numbers
+
+
 def marks(values: Sequence[object]) -> str:
     """As many placeholders as there are values: "?,?,?"."""
     return ",".join("?" * len(values))

@@ -14,7 +14,7 @@ from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import jobs, journal, mark
 from tercet.vault.codec import from_micros
-from tercet.vault.connection import atomic, query, scalar, snapshot, translated, undamaged
+from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
 from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
 from tercet.vault.rebuild import rebuild
@@ -143,7 +143,7 @@ def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None)
 def _numbers(connection: apsw.Connection) -> Iterator[int]:
     after = 0
     while rows := query(connection, "SELECT n FROM cubes WHERE n > ? ORDER BY n LIMIT ?", (after, BATCH)):
-        yield from (n for (n,) in rows)
+        yield from rising([n for (n,) in rows], after)
         after = rows[-1][0]
 
 
@@ -337,6 +337,12 @@ def _vectors(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterato
         if repair:
             connection.executemany("DELETE FROM vectors WHERE n = ?", [(n,) for n in bad])
         yield Finding("vectors", f"{len(bad)} rows that are no unit vectors of their space", repair)
+    rows = "SELECT v.rowid, v.vectors, p.dim FROM old_vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY 1"
+    bad = [n for n, blob, dim in connection.execute(rows) if not _unit(blob, dim)]
+    if bad:
+        if repair:
+            connection.executemany("DELETE FROM old_vectors WHERE rowid = ?", [(n,) for n in bad])
+        yield Finding("old_vectors", f"{len(bad)} rows that are no unit vectors of their space", repair)
     lacking = scalar(
         connection, "SELECT count(*) FROM cubes WHERE kind = 'text' AND n NOT IN (SELECT cube FROM vectors)"
     )
@@ -357,9 +363,14 @@ def _wanted(connection: apsw.Connection, job: str, what: str, waiting: int, *, r
         )
 
 
+_NO_VERSION = "(cube, version) NOT IN (SELECT cube, version FROM versions)"
 _ORPHANS = {
     "attributes": "FROM attributes WHERE cube NOT IN (SELECT n FROM cubes)",
     "vectors": "FROM vectors WHERE cube NOT IN (SELECT n FROM cubes)",
+    "old_vectors": f"FROM old_vectors WHERE {_NO_VERSION}",
+    "blobs": f"FROM blobs WHERE {_NO_VERSION}",
+    "exported": "FROM exported WHERE export NOT IN (SELECT n FROM exports)",
+    "snapshots": "FROM snapshots WHERE branch <> 0 AND branch NOT IN (SELECT n FROM branches)",
     "episodes": "FROM episodes WHERE n NOT IN (SELECT piece FROM versions WHERE piece IS NOT NULL)",
     "uses": "FROM uses WHERE cube NOT IN (SELECT n FROM cubes)",
     "derivations": "FROM derivations WHERE product NOT IN (SELECT n FROM cubes) OR source NOT IN (SELECT n FROM cubes)",
@@ -371,8 +382,24 @@ def _orphans(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterato
         [(count,)] = query(connection, f"SELECT count(*) {rest}")
         if count:
             if repair:
+                if name == "blobs":  # a file goes when nothing else names it
+                    sound = f"SELECT sha256 FROM blobs WHERE NOT {_NO_VERSION}"  # noqa: S608  # our own words
+                    connection.execute(
+                        f"INSERT OR IGNORE INTO unlinks SELECT sha256 {rest} AND sha256 NOT IN ({sound})"
+                    )
                 connection.execute(f"DELETE {rest}")
             yield Finding(name, f"{count} rows that belong to no memory", repair)
+
+
+def _branches(connection: apsw.Connection, _tenant: str, _repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    lost = "SELECT name FROM branches WHERE parent <> 0 AND parent NOT IN (SELECT n FROM branches)"
+    for (name,) in query(connection, lost):
+        yield Finding("branches", f"branch {name!r:.80} has lost its parent")
+    count = scalar(
+        connection, "SELECT count(*) FROM cubes WHERE branch <> 0 AND branch NOT IN (SELECT n FROM branches)"
+    )
+    if count:
+        yield Finding("branches", f"{count} memories stand on a branch that is not there")
 
 
 CHECKS: dict[str, Check] = {
@@ -387,4 +414,5 @@ CHECKS: dict[str, Check] = {
     "derivations": _derivations,
     "vectors": _vectors,
     "scrubs": _scrubs,
+    "branches": _branches,
 }

@@ -83,6 +83,9 @@ def fail(connection: apsw.Connection, job: Job, error: str, *, at: datetime) -> 
         "UPDATE jobs SET due = ?, lease = NULL, worker = NULL, error = ?, dead = ? WHERE n = ?",
         (to_micros(at + pause), error[:500], int(dead), job.n),
     )
+    if dead:  # work that is put down again, and fails again, leaves one dead job and not a row of them
+        same = "SELECT name, body FROM jobs WHERE n = ?1"
+        connection.execute(f"DELETE FROM jobs WHERE dead AND n <> ?1 AND (name, body) IN ({same})", (job.n,))  # noqa: S608
     return not dead
 
 

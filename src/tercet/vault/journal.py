@@ -15,7 +15,7 @@ import apsw
 
 from tercet.errors import VaultDamaged
 from tercet.vault.codec import dump, from_micros, to_micros
-from tercet.vault.connection import query, undamaged
+from tercet.vault.connection import query, rising, undamaged
 from tercet.vault.ids import format_id, parse_id
 
 GENESIS = bytes(32)
@@ -81,6 +81,7 @@ def changes(
         f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?"
     )
     rows = query(connection, statement, (since, *bindings, limit))
+    rising([row[0] for row in rows], since)
     with undamaged("The journal"):
         return [
             Change(seq, from_micros(at), action, format_id(cube), version, by)

@@ -17,7 +17,7 @@ from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
 from tercet.scope import Scope
 from tercet.vault import journal
 from tercet.vault.codec import commit, decode
-from tercet.vault.connection import marks, query, scalar, undamaged
+from tercet.vault.connection import marks, query, rising, scalar, undamaged
 from tercet.vault.filters import Where, compile_where, split_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
@@ -142,7 +142,7 @@ class Reader:
             f"SELECT c.n {base} AND c.n > ? ORDER BY c.n LIMIT ?",
             (*chosen.bindings, after, limit + 1),
         )
-        numbers = [n for (n,) in rows[:limit]]
+        numbers = rising([n for (n,) in rows], after)[:limit]
         following = _write_cursor(numbers[-1]) if len(rows) > limit else None
         return Page(self.cubes(numbers), total=total, cursor=following)
 

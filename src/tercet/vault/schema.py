@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import apsw
 
-from tercet.errors import VaultTooNew
+from tercet.errors import VaultDamaged, VaultError, VaultTooNew
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import atomic, scalar
+from tercet.vault.connection import atomic, query, scalar
+from tercet.vault.files import sync
 
 STEPS: Mapping[int, str] = {
     1: """
@@ -174,29 +177,93 @@ STEPS: Mapping[int, str] = {
 }
 
 
+NEWEST = max(STEPS)
+"""The schema that this Tercet writes."""
+
+
 def migrate(connection: apsw.Connection) -> None:
     """Bring a file to the newest schema; takes no lock when it is there already.
+
+    All of it is one transaction, which is proved before it is committed. Beside the file there is a copy of it as it
+    was, until the new one has been read through: what a migration does wrong must not be all that is left.
 
     Raises
     ------
     VaultTooNew
         If a newer Tercet has written the file.
+    VaultDamaged
+        If the file is damaged, before or after.
+    VaultError
+        If the file is older and cannot be written.
     """
     newest = max(STEPS)
-    if _version(connection) == newest:
-        return
+    version = _version(connection)
+    if version != newest:
+        if version < newest and connection.readonly("main"):
+            raise VaultError(
+                f"This vault has schema {version} and has to be brought to {newest}: open it where it can be written."
+            )
+        _migrate(connection, newest)
+    _drop_copies(connection, newest)  # also those of a migration that was killed
+
+
+def _migrate(connection: apsw.Connection, newest: int) -> None:
     with atomic(connection):
         version = _version(connection)  # another process may have been quicker
         if version > newest:
             raise VaultTooNew(
                 f"This vault has schema {version} and this Tercet knows up to {newest}: upgrade tercet to open it."
             )
+        if version == newest:
+            return
+        if version:
+            _copy(connection, version)
+        before = _counts(connection)
         connection.execute("CREATE TABLE IF NOT EXISTS migrations (step INTEGER PRIMARY KEY)")
         connection.create_scalar_function("micros", _micros, 1, deterministic=True)
         connection.create_aggregate_function("packed", _Packed)
         for step in range(version + 1, newest + 1):
             connection.execute(STEPS[step])
             connection.execute("INSERT INTO migrations VALUES (?)", (step,))
+        after = _counts(connection)
+        lost = [name for name, count in before.items() if name != "migrations" and after.get(name) != count]
+        if lost:
+            raise VaultDamaged(f"Schema {version} could not be brought to {newest}: {lost} would not have all rows.")
+    if version and (found := scalar(connection, "PRAGMA quick_check(1)")) != "ok":
+        raise VaultDamaged(
+            f"The file was brought from schema {version} to {newest} and is damaged ({found}); as it was before, it is "
+            f"kept beside it ({_copy_of(connection, version).name})."
+        )
+
+
+def _counts(connection: apsw.Connection) -> dict[str, int]:
+    """How many rows each table has."""
+    names = query(connection, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    return {name: scalar(connection, f"SELECT count(*) FROM {name}") for (name,) in names}  # noqa: S608  # our names
+
+
+def _copy_of(connection: apsw.Connection, version: int) -> Path:
+    path = Path(connection.filename)
+    return path.with_name(f"{path.name}.schema-{version}")
+
+
+def _copy(connection: apsw.Connection, version: int) -> None:
+    """The file as it is on the disk, beside it. The caller holds the write lock; another connection still reads."""
+    target = _copy_of(connection, version)
+    target.unlink(missing_ok=True)
+    with closing(apsw.Connection(connection.filename, vfs=connection.open_vfs)) as source:
+        source.pragma("synchronous", "FULL")
+        source.execute("VACUUM INTO ?", (str(target),))
+    sync(target)
+
+
+def _drop_copies(connection: apsw.Connection, newest: int) -> None:
+    # One more file with everything in it must not outlive what is erased from the vault.
+    if connection.filename and not connection.readonly("main"):
+        for version in range(1, newest):
+            for left in ("", "-journal"):
+                path = _copy_of(connection, version)
+                path.with_name(path.name + left).unlink(missing_ok=True)
 
 
 def _micros(*iso: object) -> int | None:

@@ -35,7 +35,8 @@ from tercet.vault.search import wide
 from tercet.vault.search.columns import Columns, Ints
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
-from tercet.vault.writer import Space, Writer
+from tercet.vault.spaces import Space
+from tercet.vault.writer import Writer
 
 IDLE = 8
 """Connections kept open between calls."""
@@ -88,7 +89,7 @@ class SqliteVault:
     def owner(self, path: Path) -> str | None:
         """The name of the tenant that a file holds; None if its first writer was killed before it wrote anything."""
         connection = connect(path, vfs=self.vfs)
-        with closing(connection), translated(path):
+        with translated(path), closing(connection):
             migrate(connection)
             name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
             return None if name is None else str(name)
@@ -212,6 +213,14 @@ class Tenant:
                     wide.calibrate(connection, folder, wanted[0][0])
                     done.add(wanted[0])
 
+    def want_index(self, at: datetime) -> None:
+        """Put down an `index` job if a segment is gone that should be there: it was damaged, or was not restored."""
+        with self.reading() as reader:
+            gone = wide.gone(reader.connection, self._wide.folder)
+        if gone:
+            with self.maintaining() as connection:
+                jobs.enqueue(connection, "index", {}, at=at)
+
     def scrub(self, *, at_once: bool = False) -> str | None:
         """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.
 
@@ -280,6 +289,7 @@ class Tenant:
             if connection.filename and not trusting and not self._checked:
                 with translated(self.path):
                     mark.check(connection, self.path)
+                    wide.tidy(connection, self._wide.folder)
                 self._checked = True
             yield connection
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import apsw
 
-from tercet.vault import jobs
+from tercet.vault import jobs, spaces
 from tercet.vault.connection import query, scalar
 from tercet.vault.journal import head
+from tercet.vault.schema import NEWEST
 
 
 def collect(connection: apsw.Connection) -> dict[str, Any]:
@@ -25,6 +26,8 @@ def collect(connection: apsw.Connection) -> dict[str, Any]:
         "vectors": dict(
             query(connection, "SELECT p.name, count(v.n) FROM spaces p LEFT JOIN vectors v ON v.space = p.n GROUP BY 1")
         ),
+        "spaces": spaces.collect(connection),
+        "schema": NEWEST,
         "jobs": jobs.counts(connection),
         "erased": scalar(connection, "SELECT count(*) FROM erased"),
         "scrubs_waiting": scalar(connection, "SELECT count(*) FROM scrubs"),

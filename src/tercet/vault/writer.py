@@ -21,17 +21,10 @@ from tercet.vault.journal import Chain
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
 from tercet.vault.search.columns import WIDE
+from tercet.vault.spaces import Space, left
 
 INDEX_EVERY = 10_000
 """Vectors after which a large vault is asked whether its index should be written anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """An embedding space: vectors are compared only within one."""
-
-    name: str
-    dim: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +119,13 @@ class Writer:
         return new
 
     def embedded(self, rows: Sequence[tuple[int, MemCube, bytes, bytes | None]], space: Space) -> None:
-        """Fill in vectors that an `embed` job made: (cube number, the version that was embedded, vectors, states)."""
+        """Fill in vectors that an `embed` job made: (cube number, the version that was embedded, vectors, states).
+
+        A space that was left and dropped takes none.
+        """
         space_n = self.space(space)
+        if space_n is None:
+            return
         for n, cube, vectors, states in rows:
             # A cube revised or erased since the job read it takes no old vector.
             if scalar(self.connection, "SELECT version FROM cubes WHERE n = ?", (n,)) == cube.version:
@@ -173,7 +171,7 @@ class Writer:
         return owner, n
 
     def space(self, space: Space | None) -> int | None:
-        """The number of an embedding space, made if need be."""
+        """The number of an embedding space, made if need be; None for one that the vault has left and dropped."""
         if space is None:
             return None
         rows = query(self.connection, "SELECT n, dim FROM spaces WHERE name = ?", (space.name,))
@@ -184,6 +182,8 @@ class Writer:
             )
         if rows:
             return int(rows[0][0])
+        if left(self.connection, space.name) is not None:
+            return None
         return int(
             scalar(self.connection, "INSERT INTO spaces (name, dim) VALUES (?, ?) RETURNING n", (space.name, space.dim))
         )

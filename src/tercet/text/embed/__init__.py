@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from tercet.errors import InvalidRequest
 from tercet.text.embed.base import Embedder
 
+Wanted: TypeAlias = Embedder | Callable[..., Any] | str | None
+"""What `Tercet.open` takes for an embedder."""
 
-def find_embedder(wanted: Embedder | Callable[..., Any] | str | None) -> Embedder | None:
+
+def find_embedder(wanted: Wanted) -> Embedder | None:
     """The embedder that was asked for.
 
     "auto" looks for MiniLM's weights on this machine and downloads nothing; its name, "all-MiniLM-L6-v2", downloads
@@ -38,3 +41,18 @@ def find_embedder(wanted: Embedder | Callable[..., Any] | str | None) -> Embedde
     from tercet.text.embed.remote import FromCallable
 
     return FromCallable(wanted)
+
+
+def built_in(space: str) -> bool:
+    """Whether a space is one of the built-in embedder's, in this or another build."""
+    from tercet.text.embed.weights import MODEL
+
+    return space.startswith(f"{MODEL}/")
+
+
+def find_embedder_of(space: str, former: Wanted) -> Embedder | None:
+    """The embedder that gives vectors in a space: the former one if it does, or the built-in; downloads nothing."""
+    found = find_embedder(former)
+    if found is None and built_in(space):
+        found = find_embedder("auto")
+    return found if found is not None and found.space == space else None

@@ -47,16 +47,21 @@ class FromCallable:
     """An embedder out of a function from a list of texts to one vector each: a list of lists, or an array (texts, dim).
 
     `space` names the vector space; give it another name whenever the function changes its vectors. Left out, it is the
-    function's own name, which does not tell two lambdas apart. `dim` is found by embedding one word if it is left out.
-    What the function raises becomes an `EmbeddingFailed`. Whether a long text is cut is up to the function.
+    function's own name with the dimension, which does not tell two lambdas apart. `dim` is found by embedding one word
+    if it is left out. What the function raises becomes an `EmbeddingFailed`. Whether a long text is cut is up to the
+    function.
     """
 
     def __init__(
         self, function: Callable[[list[str]], Any], *, space: str | None = None, dim: int | None = None
     ) -> None:
-        self._function, self._dim = function, dim
-        named = getattr(function, "__qualname__", type(function).__qualname__)
-        self.space = space or f"callable/{getattr(function, '__module__', '')}.{named}"
+        self._function, self._dim, self._space = function, dim, space
+
+    @cached_property
+    def space(self) -> str:
+        """The name of the space. Raises `EmbeddingFailed` where the dimension is part of it, as `dim` does."""
+        named = getattr(self._function, "__qualname__", type(self._function).__qualname__)
+        return self._space or f"callable/{getattr(self._function, '__module__', '')}.{named}/{self.dim}"
 
     @cached_property
     def dim(self) -> int:
@@ -117,8 +122,12 @@ class OpenAIEmbedder:
         if tries < 1 or batch < 1:
             raise InvalidRequest("`tries` and `batch` are at least 1.")
         self.base_url, self.model, self.timeout, self.tries, self.batch = base_url, model, timeout, tries, batch
-        self.space = f"openai/{model}"
         self._api_key, self._dim, self._parts = api_key, dim, parts
+
+    @property
+    def space(self) -> str:
+        """Model and dimension: a model that is asked for shorter vectors has another space. Raises as `dim` does."""
+        return f"openai/{self.model}/{self.dim}"
 
     def __repr__(self) -> str:
         return f"OpenAIEmbedder({self.base_url!r}, {self.model!r})"

@@ -25,6 +25,8 @@ DEFAULT = "balanced"
 MAX_QUESTION = 10_000
 """Characters of a question; a longer one is no question."""
 
+LACKING = "words (its vector is not made yet)"
+
 log = logging.getLogger(__name__)
 
 
@@ -104,13 +106,14 @@ def recall(
     kept = len(ranking.rows) if min_score is None else int((ranking.scores >= min_score).sum())
     numbers = [int(n) for n in view.numbers[ranking.rows[:kept]]]
     found = dict(zip(numbers, cubes(numbers), strict=True))
-    how = {"by": _by(ranking, asked)}
-    if ranking.policy.needs != "words":
-        how["vectors"] = view.way
+    by, ways = _by(ranking, asked), {"vectors": view.way} if ranking.policy.needs != "words" else {}
+    # Where others have vectors, one without is found by its words, its neighbours and its tokens at most.
+    placed = view.placed(ranking.rows[:kept]) if ranking.policy.needs != "words" else np.ones(kept, np.bool_)
     hits = []
     for place, n in enumerate(numbers):
         through = {"through": ranking.through(place)} if ranking.through(place) else {}
-        hits.append(Hit(found[n], float(ranking.scores[place]), {**how, **through, **ranking.why(place)}))
+        how = {"by": by if placed[place] else LACKING, **ways, **through}
+        hits.append(Hit(found[n], float(ranking.scores[place]), {**how, **ranking.why(place)}))
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
     return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)
 

@@ -94,6 +94,14 @@ class ScopeView:
             found = found if len(rows) == len(found) else found[rows]
         return None if np.isnan(found).all() else found
 
+    def placed(self, rows: Ints) -> NDArray[np.bool_]:
+        """(len(rows),) whether each row has a vector in the space."""
+        if self.table.vectors is not None:
+            return np.asarray(self.table.vectors.counts[rows] > 0)
+        numbers = self.numbers[rows]
+        found = [n for start in range(0, len(rows), CHUNK) for n in self._placed(numbers[start : start + CHUNK])]
+        return np.isin(numbers, np.array(found, dtype=np.int64))
+
     def nearest(self, vector: NDArray[np.float32], count: int) -> Ints | None:
         """The `count` rows of greatest similarity, best first; None if no row has a vector.
 
@@ -156,6 +164,11 @@ class ScopeView:
         parts = [blobs.get(n) or b"" for n in self.numbers[rows].tolist()]
         ends = np.cumsum(np.array([len(part) for part in parts], dtype=np.int64))
         return np.frombuffer(b"".join(parts), dtype=np.uint8), np.concatenate([[0], ends[:-1]]), ends
+
+    def _placed(self, numbers: Ints) -> list[int]:
+        part = numbers.tolist()
+        statement = f"SELECT cube FROM vectors WHERE space = ? AND cube IN ({marks(part)})"  # noqa: S608
+        return [n for (n,) in query(self.connection, statement, (self.space[0], *part))]
 
     @cached_property
     def _ways(self) -> dict[str, str]:

@@ -150,6 +150,12 @@ def changed_since(connection: apsw.Connection, seq: int) -> Ints:
     return np.array(sorted(n for (n,) in query(connection, statement, (seq, *moves))), dtype=np.int64)
 
 
+def gone(connection: apsw.Connection, folder: Path) -> list[str]:
+    """Registered segments that have no file."""
+    spaces = query(connection, "SELECT n FROM spaces ORDER BY n")
+    return [name for (n,) in spaces if (name := registered(connection, n)) and not (folder / name).exists()]
+
+
 def wanted(connection: apsw.Connection, folder: Path) -> list[tuple[int, int]]:
     """(space, dim) of each large space without a segment, or with one without its graph or changed too much since."""
     found = []
@@ -223,7 +229,7 @@ def register(connection: apsw.Connection, folder: Path, built: Built) -> bool:
         built.path.replace(folder / name)
         sync_folder(folder)
         connection.execute(_KEEP, (key, json.dumps(value)))
-    _tidy(connection, folder)
+    tidy(connection, folder)
     return True
 
 
@@ -243,7 +249,7 @@ def calibrate(connection: apsw.Connection, folder: Path, space: int) -> None:
 
 def renew(connection: apsw.Connection, folder: Path) -> bool:
     """Write anew every segment, since what it was made of may have been erased; whether graphs are to be made again."""
-    _tidy(connection, folder)
+    tidy(connection, folder)
     done = False
     for space, dim in query(connection, "SELECT n, dim FROM spaces ORDER BY n"):
         if registered(connection, space) is not None:
@@ -252,12 +258,16 @@ def renew(connection: apsw.Connection, folder: Path) -> bool:
     return done
 
 
-def _tidy(connection: apsw.Connection, folder: Path) -> None:
-    """Unlink what no line of `meta` leads to; a build that is running loses its file and is tried again."""
-    keep = {registered(connection, n) for (n,) in query(connection, "SELECT n FROM spaces")}
-    for old in folder.glob("vectors-*"):
+def tidy(connection: apsw.Connection, folder: Path) -> None:
+    """Unlink what no space has registered: the segments before, and what a killed build has left.
+
+    A build that is running may lose its file by it and is tried again: a segment is only a cache.
+    """
+    found = list(folder.glob("vectors-*"))
+    keep = {registered(connection, n) for (n,) in query(connection, "SELECT n FROM spaces")} if found else set()
+    for old in found:
         if old.name not in keep:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 old.unlink()
 
 
