@@ -61,10 +61,11 @@ class AsyncTercet:
         user: str | None = None,
         agent: str | None = None,
         session: str | None = None,
+        branch: str | None = None,
         by: Caller | None = None,
     ) -> AsyncScopedMemory:
         """As `Tercet.scope`; it does nothing that need be awaited."""
-        made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, by=by)
+        made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, branch=branch, by=by)
         return AsyncScopedMemory(made, self._pool)
 
     def admin(self, *, by: Caller | None = None) -> AsyncAdmin:

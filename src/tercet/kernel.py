@@ -21,8 +21,10 @@ from tercet.text.embed import find_embedder
 from tercet.text.embed.base import Embedder
 from tercet.text.embed.fill import fill, lacking, want
 from tercet.text.prepare import answering_space
+from tercet.text.recall.query import marks
 from tercet.vault import doctor, stats
 from tercet.vault.backup import back_up
+from tercet.vault.branches import Moment
 from tercet.vault.doctor import Finding
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.sqlite import SqliteVault, Tenant
@@ -78,7 +80,9 @@ class Tercet:
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
-        vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
+        vault = SqliteVault(
+            Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy, marks=marks
+        )
         return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
 
     def scope(
@@ -88,14 +92,17 @@ class Tercet:
         user: str | None = None,
         agent: str | None = None,
         session: str | None = None,
+        branch: str | None = None,
         by: Caller | None = None,
     ) -> ScopedMemory:
         """The memories of a tenant (left out: "default"), user, agent and session, as `by` may use them.
 
-        Raises InvalidRequest for a name that is empty, too long or has control characters.
+        `branch` is where they are read and written; left out: the main line. One that is not there raises MissingBranch
+        when it is first read or written. Raises InvalidRequest for a name that is empty, too long or has control
+        characters.
         """
         scope = Scope(**({"tenant": tenant} if tenant is not None else {}), user=user, agent=agent, session=session)
-        return ScopedMemory(self, scope, by or Caller())
+        return ScopedMemory(self, scope, by or Caller(), moment=Moment(branch))
 
     def admin(self, *, by: Caller | None = None) -> Admin:
         """What crosses tenants."""

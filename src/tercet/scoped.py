@@ -20,6 +20,7 @@ from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import ask, check_question, find_policy, recall
+from tercet.vault.branches import HERE, OPEN, Moment, check_known
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
@@ -39,10 +40,38 @@ Progress = Callable[[int, int], None]
 
 
 class ScopedMemory:
-    """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make."""
+    """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make.
 
-    def __init__(self, tercet: Tercet, scope: Scope, by: Caller) -> None:
-        self.tercet, self.scope, self.by = tercet, scope, by
+    `moment` is the branch it reads and writes and, of a look into the past, what was known; `valid` is when the facts
+    that it shows held.
+    """
+
+    def __init__(
+        self, tercet: Tercet, scope: Scope, by: Caller, *, moment: Moment = HERE, valid: datetime | None = None
+    ) -> None:
+        self.tercet, self.scope, self.by, self.moment, self.valid = tercet, scope, by, moment, valid
+
+    def as_of(self, *, known: datetime | str | int | None = None, valid: datetime | str | None = None) -> ScopedMemory:
+        """These memories as they were: to be read, not written.
+
+        Parameters
+        ----------
+        known
+            What had been remembered, revised or moved up to then: a time with a zone, or a line of the journal (a
+            change's `.seq`). Where the clock went back, the order of the journal decides. Left out, or in the future:
+            all. What was erased since is not there.
+        valid
+            When facts with a slot are to have held; left out: now.
+
+        Raises
+        ------
+        InvalidRequest
+            For a time without a zone; and whoever writes to what this returns gets one, too.
+        """
+        when = instant(known, "known") if isinstance(known, str | datetime) else known
+        moment = replace(self.moment, known=check_known(OPEN if when is None else when))
+        held = None if valid is None else instant(valid, "valid")
+        return ScopedMemory(self.tercet, self.scope, self.by, moment=moment, valid=held)
 
     def remember(
         self,
@@ -175,7 +204,7 @@ class ScopedMemory:
         chosen = find_policy(policy)
         check_question(question)
         space = answering_space(embedder)
-        with tenant.reading() as reader:
+        with tenant.reading(self.moment) as reader:
             view = tenant.view(
                 reader,
                 self.scope,
@@ -186,7 +215,8 @@ class ScopedMemory:
             )
             asked = ask(question, view, embedder if chosen.needs != "words" else None)
             hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
-        if tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
+        # A look into the past or a branch uses nothing: it must not move what the main line shows.
+        if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)
         return hits
 
@@ -213,19 +243,19 @@ class ScopedMemory:
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.head(id, self.scope)[1]
 
     def list(self, *, limit: int = 100, cursor: str | None = None, where: Where | None = None) -> Page:
         """Cubes oldest first, a page at a time: `.total`, and `.cursor` for the next page (None at the end)."""
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
 
     def history(self, id: str) -> Cubes:
         """Every version of a cube, oldest first. Raises MissingMemory."""
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.history(id, self.scope)
 
     def changes(self, *, since: int = 0, limit: int = 1000) -> Sequence[Change]:
@@ -234,7 +264,7 @@ class ScopedMemory:
         Erased cubes are named too, for whoever keeps a copy. Pass the last `.seq` to go on.
         """
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.changes(self.scope, since=since, limit=limit)
 
     def revise(
@@ -314,9 +344,9 @@ class ScopedMemory:
                 return reader.numbers(self.scope, where)
             return [reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
 
-        with tenant.reading() as reader:
+        with tenant.reading(self.moment) as reader:
             asked(reader)  # what is not there is said before a tenant's file is made
-        with tenant.writing(by=self.by.name) as writer:
+        with tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
             receipt = erase(writer, asked(writer.reader))
         tenant.forget_cache()
         waiting = tenant.scrub()
@@ -327,6 +357,8 @@ class ScopedMemory:
         return self.tercet.vault.tenant(self.scope.tenant)
 
     def _check(self, right: Right) -> None:
+        if right != "read" and self.moment.known is not None:
+            raise InvalidRequest("This is a view of the past and can only be read; write to the scope itself.")
         self.tercet.access.check(self.by, right, self.scope)
 
     def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
@@ -340,7 +372,7 @@ class ScopedMemory:
             return []
         embedder = self.tercet.embedder if wait_for == "vectors" else None
         entries, space = prepare(found, embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name) as writer:
+        with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
             for link in {link for draft in found for link in draft.behavioural.derivations}:
                 writer.reader.head(link.id, self.scope)
             return writer.put(entries, space)
@@ -350,5 +382,5 @@ class ScopedMemory:
         draft = replace(new, governance=old.governance, behavioural=behavioural)
         embedder = self.tercet.embedder
         [entry], space = prepare([draft], embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name) as writer:
+        with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
             return writer.revise(old.id, entry, space, expect=expect, action=action)

@@ -22,7 +22,7 @@ from tercet.vault.search import wide, words
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import unpack
 from tercet.vault.sqlite import SqliteVault, file_name, segments_of
-from tercet.vault.writer import attributes, heading
+from tercet.vault.heads import attributes, heading
 
 BATCH = 500
 MOST_LINES = 20
@@ -135,7 +135,7 @@ def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None)
         return str(error)
     with snapshot(connection):
         changed = wide.changed_since(connection, segment.seq)
-        held = [n for (n,) in query(connection, "SELECT cube FROM vectors WHERE space = ?", (space,))]
+        held = [n for (n,) in query(connection, f"SELECT cube {wide.HELD}", (space,))]
     same = np.array_equal(np.setdiff1d(segment.numbers, changed), np.setdiff1d(held, changed))
     return None if same else "it does not hold the memories that the table holds"
 
@@ -266,7 +266,7 @@ def _heads(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[F
 _ASTRAY = """
 SELECT c.n, c.version, max(v.version) AS newest, (
     SELECT max(j.version) FROM journal j WHERE j.cube = c.id AND j.number = c.n
-) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = 0 GROUP BY c.n HAVING c.version IS NOT newest
+) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = c.branch GROUP BY c.n HAVING c.version IS NOT newest
 """
 
 
@@ -325,7 +325,10 @@ def _derivations(connection: apsw.Connection, tenant: str, repair: bool) -> Iter
             yield Finding("derivations", f"memory {head.id}: {len(wanted)} sources wanted", repair)
 
 
-_DERIVE = "INSERT INTO derivations SELECT ?, ?, n, ? FROM cubes WHERE id = ?"
+_DERIVE = """
+INSERT INTO derivations SELECT ?1, ?2, min(c.n), ?3
+FROM cubes c JOIN versions v ON v.cube = c.n AND v.version = ?3 WHERE c.id = ?4
+"""
 
 
 def _vectors(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
