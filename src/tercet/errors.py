@@ -40,7 +40,7 @@ class MissingBranch(TercetError, LookupError):
     """There is no branch or snapshot of that name in this tenant."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"No branch or snapshot {name!r} here. `tercet branch --list` and `tercet snapshot --list` tell.")
+        super().__init__(f"No branch or snapshot {name!r} here; `tercet branch` and `tercet snapshot` list them.")
         self.name = name
 
 

@@ -15,6 +15,7 @@ from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import jobs, journal, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, scalar, snapshot, translated, undamaged
+from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
 from tercet.vault.rebuild import rebuild
@@ -22,7 +23,6 @@ from tercet.vault.search import wide, words
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import unpack
 from tercet.vault.sqlite import SqliteVault, file_name, segments_of
-from tercet.vault.heads import attributes, heading
 
 BATCH = 500
 MOST_LINES = 20
@@ -226,7 +226,8 @@ def _unlogged(connection: apsw.Connection, _tenant: str, _repair: bool) -> Itera
     # And the other way round: a version that was written, and whose cube was not erased, is there.
     logged = (
         "SELECT j.seq, j.version, j.detail FROM journal j WHERE j.version IS NOT NULL AND j.detail IS NOT NULL "
-        "AND j.cube NOT IN (SELECT id FROM erased) AND j.seq NOT IN (SELECT seq FROM versions) ORDER BY 1"
+        "AND j.cube NOT IN (SELECT id FROM erased) AND j.seq NOT IN (SELECT seq FROM versions) "
+        "AND j.number NOT IN (SELECT number FROM journal WHERE action = 'drop' AND number > 0) ORDER BY 1"
     )
     for seq, version, detail in query(connection, logged):
         if _commitment(detail) is not None:
@@ -333,11 +334,13 @@ FROM cubes c JOIN versions v ON v.cube = c.n AND v.version = ?3 WHERE c.id = ?4
 
 def _vectors(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     rows = "SELECT v.n, v.cube, v.vectors, p.dim FROM vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY v.n"
-    bad = [n for n, _, blob, dim in connection.execute(rows) if not _unit(blob, dim)]
-    if bad:
-        if repair:
-            connection.executemany("DELETE FROM vectors WHERE n = ?", [(n,) for n in bad])
-        yield Finding("vectors", f"{len(bad)} rows that are no unit vectors of their space", repair)
+    old = "SELECT v.rowid, v.cube, v.vectors, p.dim FROM old_vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY 1"
+    for table, statement in (("vectors", rows), ("old_vectors", old)):
+        bad = [n for n, _, blob, dim in connection.execute(statement) if not _unit(blob, dim)]
+        if bad:
+            if repair:
+                connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(n,) for n in bad])  # noqa: S608
+            yield Finding(table, f"{len(bad)} rows that are no unit vectors of their space", repair)
     lacking = scalar(
         connection, "SELECT count(*) FROM cubes WHERE kind = 'text' AND n NOT IN (SELECT cube FROM vectors)"
     )
@@ -362,10 +365,34 @@ _ORPHANS = {
     "postings": "FROM postings WHERE cube NOT IN (SELECT n FROM cubes)",
     "attributes": "FROM attributes WHERE cube NOT IN (SELECT n FROM cubes)",
     "vectors": "FROM vectors WHERE cube NOT IN (SELECT n FROM cubes)",
+    "old_vectors": "FROM old_vectors WHERE (cube, version) NOT IN (SELECT cube, version FROM versions)",
     "episodes": "FROM episodes WHERE n NOT IN (SELECT piece FROM versions WHERE piece IS NOT NULL)",
     "uses": "FROM uses WHERE cube NOT IN (SELECT n FROM cubes)",
     "derivations": "FROM derivations WHERE product NOT IN (SELECT n FROM cubes) OR source NOT IN (SELECT n FROM cubes)",
 }
+
+
+def _flags(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    """Whether each row is hidden, and of the branch, that the journal says."""
+    moved = "SELECT number, action = 'hide' FROM journal WHERE action IN ('hide', 'show') ORDER BY seq"
+    said = dict(query(connection, moved))
+    for n, hidden in query(connection, "SELECT n, hidden FROM cubes"):
+        if hidden != said.get(n, 0):
+            if repair:
+                connection.execute("UPDATE cubes SET hidden = ? WHERE n = ?", (said.get(n, 0), n))
+            yield Finding("hidden", f"cube number {n} says {hidden}, the journal {said.get(n, 0)}", repair)
+    for n, branch, other in query(connection, _BRANCH):
+        if branch != other:
+            yield Finding("branches", f"cube number {n} says branch {branch}, its versions {other}")
+    for (n,) in query(connection, _NAMELESS):
+        yield Finding("branches", f"branch number {n} is spoken of and is not there")
+
+
+_NAMELESS = """
+SELECT n FROM (SELECT parent AS n FROM branches UNION SELECT branch FROM cubes UNION SELECT branch FROM snapshots)
+WHERE n > 0 AND n NOT IN (SELECT n FROM branches)
+"""
+_BRANCH = "SELECT DISTINCT c.n, c.branch, v.branch FROM cubes c JOIN versions v ON v.cube = c.n"
 
 
 def _orphans(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
@@ -384,6 +411,7 @@ CHECKS: dict[str, Check] = {
     "content": _content,
     "log": _unlogged,
     "orphans": _orphans,
+    "flags": _flags,
     "words": _words,
     "attributes": _attributes,
     "derivations": _derivations,

@@ -14,6 +14,7 @@ import apsw
 
 from tercet.cube import MemCube
 from tercet.lifecycle import State
+from tercet.scope import Scope
 from tercet.vault.branches import OPEN, Layer, Line
 from tercet.vault.codec import decode
 from tercet.vault.connection import atomic, connect, marks, query, undamaged
@@ -60,11 +61,11 @@ def seen(connection: apsw.Connection, line: Line, ids: Iterable[bytes]) -> dict[
     left, found = set(ids), dict[bytes, Then]()
     for layer in line.layers:
         moves = _moves(connection, layer.until) if left else {}
-        for n, id, version, *now in _rows(connection, layer, sorted(left)):
+        for n, id, version, state, hidden in _rows(connection, layer, sorted(left)):
             left.discard(id)
-            state, hidden = (old if old is not None else new for old, new in zip(moves.get(n, (None, None)), now))  # noqa: B905
-            if not hidden:
-                found[id] = Then(n, version, state)
+            former, was_hidden = moves.get(n, (None, None))
+            if not (hidden if was_hidden is None else was_hidden):
+                found[id] = Then(n, version, state if former is None else former)
     return found
 
 
@@ -93,20 +94,22 @@ def overlay(connection: apsw.Connection, tenant: str, line: Line, of: Marks) -> 
             changed |= touched(connection, layer.branch, layer.until)
             covered |= {n for n, *_ in _rows(connection, layer, sorted(above))}
             if layer.branch:
-                above |= {id for _, id in _own(connection, layer)}
+                above |= {id for _, id in own_rows(connection, layer)}
         then = [row for row in seen(connection, line, changed.values()).values() if row.n in changed]
         left_out = tuple(sorted(changed.keys() | covered))
         image = _image(connection, tenant, then, of) if then else None
         return Overlay(left_out, frozenset(row.n for row in then), image)
 
 
-def versions_of(connection: apsw.Connection, tenant: str, n: int, until: int) -> list[tuple[MemCube, tuple[object, ...]]]:
+def versions_of(
+    connection: apsw.Connection, tenant: str, n: int, until: int
+) -> list[tuple[MemCube, tuple[apsw.SQLiteValue, ...]]]:
     """Versions 1 to `until` of the row with that number, and the columns that each is kept in."""
-    found = []
+    found: list[tuple[MemCube, tuple[apsw.SQLiteValue, ...]]] = []
     for row in query(connection, _VERSIONS, (n, until)):
         id, user, agent, session, state, version, *kept = row
         text, header = kept[1], kept[2]
-        scope = _scope(tenant, user, agent, session)
+        scope = Scope(tenant, user or None, agent or None, session or None)
         cube = decode(json.loads(header), id=format_id(id), scope=scope, version=version, state=state, text=text)
         found.append((cube, (kept[0], version, text, header, kept[3], kept[4])))
     return found
@@ -119,12 +122,6 @@ FROM cubes c JOIN scopes s ON s.n = c.scope JOIN owners o ON o.n = s.owner
 JOIN versions v ON v.cube = c.n AND v.branch = c.branch LEFT JOIN episodes e ON e.n = v.piece
 WHERE c.n = ? AND v.version <= ? ORDER BY v.version
 """
-
-
-def _scope(tenant: str, user: str, agent: str, session: str) -> object:
-    from tercet.scope import Scope
-
-    return Scope(tenant, user or None, agent or None, session or None)
 
 
 def _moves(connection: apsw.Connection, until: int) -> Mapping[int, tuple[str | None, int | None]]:
@@ -166,7 +163,7 @@ FROM cubes WHERE branch = ?
 """
 
 
-def _own(connection: apsw.Connection, layer: Layer) -> list[tuple[int, bytes]]:
+def own_rows(connection: apsw.Connection, layer: Layer) -> list[tuple[int, bytes]]:
     """(number, id) of all rows of a branch, other than the main line, that were there then."""
     statement = """
         SELECT n, id FROM cubes WHERE branch = ? AND branch > 0
@@ -232,6 +229,6 @@ WHERE v.cube = ? AND c.version = ?
 """
 
 
-def _insert(memory: apsw.Connection, table: str, rows: Iterable[Sequence[object]]) -> None:
+def _insert(memory: apsw.Connection, table: str, rows: Iterable[Sequence[apsw.SQLiteValue]]) -> None:
     for row in rows:
-        memory.execute(f"INSERT INTO {table} VALUES ({marks(row)})", tuple(row))  # type: ignore[arg-type]  # noqa: S608
+        memory.execute(f"INSERT INTO {table} VALUES ({marks(row)})", tuple(row))  # noqa: S608

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
@@ -95,7 +95,8 @@ class Reader:
     def _seen(self) -> str:
         if not self.left_out:
             return self.line.seen
-        return f"{self.line.seen} AND c.n NOT IN (SELECT value FROM json_each('{json.dumps(self.left_out)}'))"
+        numbers = json.dumps(self.left_out)
+        return f"{self.line.seen} AND c.n NOT IN (SELECT value FROM json_each('{numbers}'))"  # noqa: S608  # numbers
 
     def close(self) -> None:
         """Let the vault in memory go; the file's connection is not this one's to close."""
@@ -153,8 +154,12 @@ class Reader:
         for branch in self.line.numbers[1:] if versions[0].version > 1 else ():
             below = scalar(self.connection, "SELECT n FROM cubes WHERE id = ? AND branch = ?", (raw, branch))
             if below is not None and below != n:
-                first = versions[0].version
-                versions = [*(old for old in self.versions(below) if old.version < first), *versions]
+                first, state = versions[0].version, versions[0].state
+                older = [old for old in self.versions(below) if old.version < first]
+                versions = [
+                    *(replace(old, behavioural=replace(old.behavioural, state=state)) for old in older),
+                    *versions,
+                ]
         return versions
 
     def versions(self, n: int) -> list[MemCube]:

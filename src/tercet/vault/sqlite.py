@@ -141,9 +141,13 @@ class Tenant:
     @contextmanager
     def reading(self, moment: Moment = HERE) -> Iterator[Reader]:
         """One snapshot of the file, at a moment of a branch. Raises MissingBranch."""
-        with self._connection() as connection, translated(self.path), snapshot(connection):
-            with closing(self._reader(connection, moment)) as reader:
-                yield reader
+        with (
+            self._connection() as connection,
+            translated(self.path),
+            snapshot(connection),
+            closing(self._reader(connection, moment)) as reader,
+        ):
+            yield reader
 
     @contextmanager
     def writing(self, *, by: str, branch: str | None = None) -> Iterator[Writer]:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-import apsw
-
 from tercet import lifecycle
 from tercet.cube import Kind, Link, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
