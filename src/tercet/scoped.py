@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
@@ -15,11 +15,12 @@ from tercet.govern.access import Right
 from tercet.scope import Caller, Scope
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
-from tercet.text.read.drafts import Item, drafts, file_drafts, labels
+from tercet.text.read.drafts import Item, drafts, file_drafts, labels, valued
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import ask, check_question, find_policy, recall
+from tercet.text.recall.settle import settle, spare
 from tercet.vault.branches import HERE, OPEN, Moment, check_known
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
@@ -51,7 +52,7 @@ class ScopedMemory:
     ) -> None:
         self.tercet, self.scope, self.by, self.moment, self.valid = tercet, scope, by, moment, valid
 
-    def as_of(self, *, known: datetime | str | int | None = None, valid: datetime | str | None = None) -> ScopedMemory:
+    def as_of(self, *, known: datetime | str | int | None = None, valid: datetime | str | None = None) -> Self:
         """These memories as they were: to be read, not written.
 
         Parameters
@@ -71,9 +72,9 @@ class ScopedMemory:
         when = instant(known, "known") if isinstance(known, str | datetime) else known
         moment = replace(self.moment, known=check_known(OPEN if when is None else when))
         held = None if valid is None else instant(valid, "valid")
-        return ScopedMemory(self.tercet, self.scope, self.by, moment=moment, valid=held)
+        return type(self)(self.tercet, self.scope, self.by, moment=moment, valid=held)
 
-    def remember(
+    def remember(  # noqa: PLR0913  # the one call that takes all that a memory may be told
         self,
         item: Item,
         *,
@@ -82,6 +83,9 @@ class ScopedMemory:
         metadata: Mapping[str, Scalar] | None = None,
         ref: str | None = None,
         type: str | None = None,
+        slot: tuple[str, str] | None = None,
+        valid_from: datetime | str | None = None,
+        valid_to: datetime | str | None = None,
         wait_for: WaitFor = "vectors",
     ) -> MemCube:
         """Keep a text, a message or a draft; it is on the disk when this returns.
@@ -96,6 +100,11 @@ class ScopedMemory:
             The caller's own name for it: the same ref twice in a scope is kept once.
         type
             What it is: fact, preference, event, instruction, message, document, …
+        slot
+            The subject and the attribute that it gives the value of, as in ("alice", "city"). A later value of the
+            same user and agent supersedes an earlier one, which stays with the interval in which it held.
+        valid_from, valid_to
+            From when and until when it holds; left out: from when it was observed, without end.
         wait_for
             What it can be found by when this returns: "vectors" and words, or "words" alone, which takes about a
             millisecond however slow the embedder is; a job then makes the vectors.
@@ -115,6 +124,8 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
+        if slot is not None or valid_from is not None or valid_to is not None:
+            made = [valued(one, slot, valid_from, valid_to) for one in made]
         return self._put(made, wait_for)[0]
 
     def remember_many(
@@ -214,7 +225,11 @@ class ScopedMemory:
                 until=None if until is None else instant(until, "until"),
             )
             asked = ask(question, view, embedder if chosen.needs != "words" else None)
-            hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
+            more = limit + spare(reader, limit)
+            hits = recall(view, reader.cubes, asked, chosen, limit=more, min_score=min_score)
+            if more > limit:  # there are facts with a slot
+                at = self.valid or self.tercet.clock()
+                hits = settle(hits, reader, view, self.scope, at=at, limit=limit)
         # A look into the past or a branch uses nothing: it must not move what the main line shows.
         if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)

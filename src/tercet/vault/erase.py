@@ -13,7 +13,7 @@ from tercet import lifecycle
 from tercet.cube import MemCube
 from tercet.errors import Held
 from tercet.lifecycle import State
-from tercet.vault import jobs
+from tercet.vault import jobs, slots
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar, undamaged
 from tercet.vault.ids import parse_id
@@ -93,6 +93,7 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
         writer.chain.append("forget", cube.id, cube.version, place=(n, writer.scope(cube.scope)[1]))
         connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
     writer.chain.branch = writer.branch
+    slots.release(writer, list(found.values()))
     leave_scrub(writer)
     chosen = {found[n].id for n in asked if n in found}
     gone = tuple(dict.fromkeys(cube.id for cube in found.values()))

@@ -118,11 +118,10 @@ class Reader:
             If the scope does not see it; a foreign id and one that never was are not told apart.
         """
         raw = parse_id(id) or b""
-        for reader in self._readers:
-            found = reader._find(scope, "c.id = ?", (raw,))  # noqa: SLF001  # one of our own kind
-            if found is not None:
-                return found, reader.cubes([found])[0]
-        raise MissingMemory(id)
+        found = self.having(scope, "c.id = ?", (raw,))
+        if not found:
+            raise MissingMemory(id)
+        return found[0], self.cubes(found)[0]
 
     def cubes(self, numbers: Sequence[int]) -> list[MemCube]:
         """The versions of cubes given by number that the line shows, in that order; one that is gone is left out.
@@ -200,11 +199,20 @@ class Reader:
         """The cube that a ref names within exactly this scope, where a part left out means none."""
         exactly = "o.user = ? AND s.agent = ? AND s.session = ? AND c.ref = ?"
         bound = (scope.user or "", scope.agent or "", scope.session or "", ref)
+        found = self.having(Scope(self.tenant), exactly, bound)
+        return self.cubes(found)[0] if found else None
+
+    def having(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
+        """The numbers of a scope's cubes that meet a condition over `cubes c`, `scopes s` and `owners o`."""
+        found: list[int] = []
         for reader in self._readers:
-            found = reader._find(Scope(self.tenant), exactly, bound)  # noqa: SLF001
-            if found is not None:
-                return reader.cubes([found])[0]
-        return None
+            found += reader._find(scope, condition, bound)  # noqa: SLF001  # one of our own kind
+        return sorted(found)
+
+    def marks(self, n: int) -> int:
+        """What recall keeps of a cube's text beside its words."""
+        connection = self.past.connection if self.past is not None and n in self.there else self.connection
+        return int(scalar(connection, "SELECT marks FROM cubes WHERE n = ?", (n,)))
 
     def erased(self, id: str) -> bool:
         """Whether a cube of this id was erased here; such a one does not come back."""
@@ -235,10 +243,10 @@ class Reader:
         """This one, and that of what the line shows otherwise; between them each cube is seen once."""
         return (self,) if self.past is None else (self, self.past)
 
-    def _find(self, scope: Scope, condition: str, bound: Sequence[object]) -> int | None:
+    def _find(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
         chosen = select(scope)
         statement = f"SELECT c.n {_HEAD} WHERE {condition} AND {self._seen} AND {chosen.condition}"
-        return scalar(self.connection, statement, (*bound, *chosen.bindings))  # type: ignore[no-any-return]
+        return [n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))]
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:
         n, raw, version, state, user, agent, session, header, salt, commitment, text = row

@@ -235,15 +235,7 @@ def _rewrite(writer: Writer, row: Then, then: Then, of: Marks) -> bool:
         old, descriptive=replace(old.descriptive, recorded=None), governance=now.governance, behavioural=behavioural
     )
     entry = Entry(draft, words.counts(old.text), of(old.text))
-    kept = vectors_of(connection, then.n, then.version)
-    wanted = scalar(connection, "SELECT count(*) FROM jobs WHERE name = 'embed'")
-    writer.rewrite(row.n, now, entry, None, "restore")
-    for space, vectors, states in kept:
-        connection.execute(
-            "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?)", (row.n, space, vectors, states)
-        )
-    if kept and not wanted:  # put down for a text without vectors, and this one has them
-        connection.execute("DELETE FROM jobs WHERE name = 'embed'")
+    writer.rewrite(row.n, now, entry, None, "restore", kept=vectors_of(connection, then.n, then.version))
     return True
 
 

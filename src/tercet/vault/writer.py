@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TypeAlias
 
 from tercet import lifecycle
 from tercet.cube import Kind, Link, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
-from tercet.vault import jobs
+from tercet.vault import jobs, slots
 from tercet.vault.codec import commit, dump, encode, to_micros
 from tercet.vault.connection import marks, query, scalar
 from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import Entropy, IdSource, format_id, parse_id
 from tercet.vault.journal import Chain
+from tercet.vault.past import vectors_of
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
 from tercet.vault.search.columns import WIDE
@@ -31,6 +33,10 @@ class Space:
 
     name: str
     dim: int
+
+
+Kept: TypeAlias = Sequence[tuple[int, bytes, bytes | None]]
+"""(space, vectors, states) of a text, as rows have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Writer:
         episode, offset = "", 0
         space_n = self.space(space)
         done: list[MemCube] = []
+        filed: dict[str, MemCube] = {}
         for entry in entries:
             owner, scope = self.scope(entry.cube.scope)
             twin = self._twin(entry.cube)
@@ -93,7 +100,10 @@ class Writer:
             offset += len(cube.text) + 1
             self._index(entry, owner, cube, space_n, n)
             done.append(cube)
-        return done
+            # An archive brings its slots as they were filed.
+            if cube.descriptive.slot is not None and action == "remember":
+                filed |= slots.file(self, n, cube)
+        return [filed.get(cube.id, cube) for cube in done]
 
     def revise(self, id: str, entry: Entry, space: Space | None, *, expect: int | None, action: str) -> MemCube:
         """Write the next version of a cube; everything the old text was found by goes, in the same transaction.
@@ -114,10 +124,13 @@ class Writer:
             lifecycle.step(old.state, State.GENERATED)
         return self.rewrite(n, old, entry, self.space(space), action)
 
-    def rewrite(self, n: int, old: MemCube, entry: Entry, space: int | None, action: str) -> MemCube:
+    def rewrite(
+        self, n: int, old: MemCube, entry: Entry, space: int | None, action: str, *, kept: Kept = ()
+    ) -> MemCube:
         """Write the next version of the cube with that number, whatever state it is in.
 
-        A branch that has no row of its own for the cube gets one; its parent's stays as it is.
+        A branch that has no row of its own for the cube gets one; its parent's stays as it is. `kept` are vectors
+        that an earlier version with this text had.
         """
         owner, scope = self.scope(old.scope)
         new = _numbered(entry.cube, old.id, old.version + 1, self.at, old.scope)
@@ -133,8 +146,15 @@ class Writer:
                 {"id": parse_id(old.id), "scope": scope, "state": old.state.value, "run": run} | columns
             )  # fmt: skip
         new = self._version((n, scope), new, piece=None, action=action)
-        self._index(entry, owner, new, space, n)
+        self._index(entry, owner, new, space, n, kept)
         return new
+
+    def restate(self, n: int, old: MemCube, new: MemCube, action: str) -> MemCube:
+        """Write the next version of the cube with that number, of the same words under another header."""
+        new = replace(new, descriptive=replace(new.descriptive, recorded=None))
+        entry = Entry(new, words.counts(new.text), self.reader.marks(n))
+        kept = vectors_of(self.connection, n, old.version)
+        return self.rewrite(n, old, entry, None, action, kept=kept)
 
     def owns(self, n: int) -> bool:
         """Whether the row is one of the branch that is written to, and not of a parent."""
@@ -303,7 +323,7 @@ class Writer:
             raise MissingMemory(link.id)
         return n
 
-    def _index(self, entry: Entry, owner: int, cube: MemCube, space: int | None, n: int) -> None:
+    def _index(self, entry: Entry, owner: int, cube: MemCube, space: int | None, n: int, kept: Kept = ()) -> None:
         self._postings.append((owner, n, entry.terms))
         self.connection.executemany(
             "INSERT INTO attributes VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -315,6 +335,10 @@ class Writer:
                 (n, space, entry.vectors, entry.states),
             )
             self._embedded += 1
+        elif kept:
+            self.connection.executemany(
+                "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?)", [(n, *row) for row in kept]
+            )
         elif cube.kind is Kind.TEXT:
             jobs.enqueue(self.connection, "embed", {}, at=self.at)
 

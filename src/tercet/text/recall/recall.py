@@ -109,7 +109,7 @@ def recall(
         Hit(found[n], float(ranking.scores[place]), {"by": by, **ranking.why(place)}) for place, n in enumerate(numbers)
     ]
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
-    return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)
+    return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped, evidence=ranking.evidence)
 
 
 def _by(ranking: Ranking, asked: Asked) -> str:
