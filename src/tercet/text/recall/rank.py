@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tercet.text.recall.evidence import features, strength
+from tercet.text.recall.evidence import features
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import POLICIES, Policy
 from tercet.text.recall.query import Question
@@ -24,7 +24,8 @@ class Ranking:
     the question, as estimated on conversations and as if one row in thirty did, so that a hit scores the same however
     much else a scope comes to hold. `contributions` has, for each signal, the (k,) terms of the sum behind it, the bias
     apart. `policy` is the one that ranked; if it is a fallback, `missing` says what the one asked for would have
-    needed: "vectors" or "tokens". `evidence` is in [0, 1], see `evidence.strength`.
+    needed: "vectors" or "tokens". `features` are those of
+    `evidence.features`.
     """
 
     rows: Ints
@@ -32,7 +33,7 @@ class Ranking:
     contributions: Mapping[str, Floats]
     policy: Policy
     missing: str | None
-    evidence: float = 0.0
+    features: Mapping[str, float]
 
     def why(self, place: int) -> dict[str, float]:
         """Each signal's contribution to the hit at `place`, the greatest first; nothing for those that gave none."""
@@ -67,7 +68,7 @@ def rank(
         contributions={name: part[order] for name, part in parts.items()},
         policy=chosen,
         missing=missing,
-        evidence=strength(features(scene, sums, parts.get("speaker"))),
+        features=features(scene, sums, parts.get("speaker")),
     )
 
 
