@@ -17,6 +17,7 @@ from tercet.vault import jobs, slots
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar, undamaged
 from tercet.vault.ids import parse_id
+from tercet.vault.reader import Reader
 from tercet.vault.search import words
 from tercet.vault.writer import Writer
 
@@ -82,7 +83,8 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
     """
     connection = writer.connection
     numbers = closure(connection, asked)
-    found = dict(zip(numbers, writer.reader.cubes(numbers), strict=True))
+    # Rows as they are, whatever the writer's branch shows of them: their words are what the index has.
+    found = dict(zip(numbers, Reader(connection, writer.tenant).cubes(numbers), strict=True))
     for cube in found.values():
         if cube.governance.hold is not None and not despite_holds:
             raise Held(f"Memory {cube.id} is on hold ({cube.governance.hold}); nothing was erased.")
