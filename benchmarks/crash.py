@@ -1,8 +1,9 @@
 """Kill a writing process at random points, reopen the vault, and count what was lost: `python benchmarks/crash.py`.
 
-A writer keeps single memories, batches, revisions and erasures, and says after each call that it returned. It is killed
-with SIGKILL at a random point; then every acknowledged memory must be there once, as it was last written, no erased one
-may be, and doctor must find nothing. The same vault is used throughout: later rounds open what earlier ones left.
+A writer keeps single memories, batches, revisions, erasures, branches and restores, and says after each call that it
+returned. It is killed with SIGKILL at a random point; then every acknowledged memory must be there once, as it was last
+written, no erased one may be, and doctor must find nothing. The same vault is used throughout: later rounds open what
+earlier ones left. With --travel it does nothing but branch, restore and drop.
 It shows what a killed process loses. What a power cut loses also depends on the disk; commits are synchronous (FULL).
 """
 
@@ -22,7 +23,7 @@ from benchmarks.common import machine, parser, save, store_bytes, table  # noqa:
 from tercet.testing.crash import Book, kill_once  # noqa: E402
 
 
-def run(kills: int, *, longest: float) -> dict[str, object]:
+def run(kills: int, *, longest: float, travels: float = 0.1) -> dict[str, object]:
     """Kill that many writers of one vault; returns what was seen."""
     book, ended, failures, began = Book(), Counter[str](), list[str](), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tercet-crash-") as name:
@@ -30,7 +31,7 @@ def run(kills: int, *, longest: float) -> dict[str, object]:
         done = 0
         for seed in range(kills):
             try:
-                ended[kill_once(folder, book, seed=seed, longest=longest)] += 1
+                ended[kill_once(folder, book, seed=seed, longest=longest, travels=travels)] += 1
             except AssertionError as error:
                 failures.append(f"kill {seed}: {error}")
                 break  # the book and the vault differ from here on
@@ -53,10 +54,15 @@ def run(kills: int, *, longest: float) -> dict[str, object]:
 def main() -> int:
     """Parse the command line, run, print; exit code 1 if anything was lost."""
     arguments = parser(__doc__)
+    arguments.add_argument("--travel", action="store_true", help="kill only while it branches, restores and drops")
     arguments.add_argument("--kills", type=int, help="how many (default 60, with --quick 20)")
     options = arguments.parse_args()
-    result = run(options.kills or (20 if options.quick else 60), longest=0.3 if options.quick else 1.0)
-    save("crash", result)
+    result = run(
+        options.kills or (20 if options.quick else 60),
+        longest=0.3 if options.quick else 1.0,
+        travels=1.0 if options.travel else 0.1,
+    )
+    save("crash_travel" if options.travel else "crash", result)
     if options.json:
         print(json.dumps(result, indent=1))
     else:
