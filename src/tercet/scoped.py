@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Unpack, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
@@ -15,7 +15,7 @@ from tercet.govern.access import Right
 from tercet.scope import Caller, Scope
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
-from tercet.text.read.drafts import Item, drafts, file_drafts, labels, valued
+from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labels, valued
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
@@ -74,7 +74,7 @@ class ScopedMemory:
         held = None if valid is None else instant(valid, "valid")
         return type(self)(self.tercet, self.scope, self.by, moment=moment, valid=held)
 
-    def remember(  # noqa: PLR0913  # the one call that takes all that a memory may be told
+    def remember(
         self,
         item: Item,
         *,
@@ -83,10 +83,8 @@ class ScopedMemory:
         metadata: Mapping[str, Scalar] | None = None,
         ref: str | None = None,
         type: str | None = None,
-        slot: tuple[str, str] | None = None,
-        valid_from: datetime | str | None = None,
-        valid_to: datetime | str | None = None,
         wait_for: WaitFor = "vectors",
+        **value: Unpack[Value],
     ) -> MemCube:
         """Keep a text, a message or a draft; it is on the disk when this returns.
 
@@ -100,14 +98,14 @@ class ScopedMemory:
             The caller's own name for it: the same ref twice in a scope is kept once.
         type
             What it is: fact, preference, event, instruction, message, document, …
+        wait_for
+            What it can be found by when this returns: "vectors" and words, or "words" alone, which takes about a
+            millisecond however slow the embedder is; a job then makes the vectors.
         slot
             The subject and the attribute that it gives the value of, as in ("alice", "city"). A later value of the
             same user and agent supersedes an earlier one, which stays with the interval in which it held.
         valid_from, valid_to
             From when and until when it holds; left out: from when it was observed, without end.
-        wait_for
-            What it can be found by when this returns: "vectors" and words, or "words" alone, which takes about a
-            millisecond however slow the embedder is; a job then makes the vectors.
 
         Raises
         ------
@@ -124,8 +122,8 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
-        if slot is not None or valid_from is not None or valid_to is not None:
-            made = [valued(one, slot, valid_from, valid_to) for one in made]
+        if value:
+            made = [valued(one, **value) for one in made]
         return self._put(made, wait_for)[0]
 
     def remember_many(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from tercet.cube import Kind, MemCube, Scalar, Slot, check_text
 from tercet.errors import InvalidRequest, Refused
@@ -21,6 +21,16 @@ from tercet.text.read.message import Conversation, Document, Message
 from tercet.vault.codec import dump, encode
 
 Item: TypeAlias = str | Message | Mapping[str, object] | MemCube
+
+
+class Value(TypedDict, total=False):
+    """That something is the value of a slot (subject, attribute), and from when until when it holds."""
+
+    slot: tuple[str, str] | None
+    valid_from: datetime | str | None
+    valid_to: datetime | str | None
+
+
 MAX_LABEL = 1_000
 """Characters of a tag, a key or a metadata value."""
 
@@ -94,7 +104,11 @@ def file_drafts(
 
 
 def valued(
-    cube: MemCube, slot: tuple[str, str] | None, valid_from: datetime | str | None, valid_to: datetime | str | None
+    cube: MemCube,
+    *,
+    slot: tuple[str, str] | None = None,
+    valid_from: datetime | str | None = None,
+    valid_to: datetime | str | None = None,
 ) -> MemCube:
     """A draft that gives the value of a slot for a time. Raises InvalidRequest."""
     d, b = cube.descriptive, cube.behavioural
