@@ -218,6 +218,11 @@ class Reader:
         """Whether a cube of this id was erased here; such a one does not come back."""
         return scalar(self.connection, "SELECT 1 FROM erased WHERE id = ?", (parse_id(id) or b"",)) is not None
 
+    def hidden(self, id: str) -> bool:
+        """Whether a restore has hidden a cube of this id on the branch."""
+        found = "SELECT hidden FROM cubes WHERE id = ? AND branch = ?"
+        return bool(scalar(self.connection, found, (parse_id(id) or b"", self.line.branch)))
+
     def changes(self, scope: Scope, *, since: int, limit: int) -> list[Change]:
         """What happened to the cubes of a scope after a sequence number, oldest first. Raises InvalidRequest."""
         check_limit(limit)

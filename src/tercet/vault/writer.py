@@ -172,13 +172,16 @@ class Writer:
         space_n = self.space(space)
         for n, cube, vectors, states in rows:
             # A cube revised or erased since the job read it takes no old vector.
-            if scalar(self.connection, "SELECT version FROM cubes WHERE n = ?", (n,)) == cube.version:
+            found = query(self.connection, "SELECT version, branch FROM cubes WHERE n = ?", (n,))
+            if found and found[0][0] == cube.version:
                 self.connection.execute(
                     "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (n, space_n, vectors, states),
                 )
                 self._embedded += 1
+                self.chain.branch = found[0][1]
                 self.chain.append("embed", cube.id, cube.version, place=(n, self.scope(cube.scope)[1]))
+        self.chain.branch = self.branch
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
         """Add a batch of uses; a cube used for the first time becomes activated."""
