@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Unpack, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, MissingMemory
 from tercet.govern.access import Right
 from tercet.scope import Caller, Scope
 from tercet.text.prepare import answering_space, prepare
@@ -332,7 +332,8 @@ class ScopedMemory:
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
 
-        It is whole, or it raises and changes nothing. In a small vault the bytes are scrubbed before it returns; in a
+        It reaches every branch, and what a restore has hidden; asked of a branch, what that shows. It is whole, or it
+        raises and changes nothing. In a small vault the bytes are scrubbed before it returns; in a
         large one, or while another process reads, `scrubbed_at` is None and `work` finishes it.
 
         Raises
@@ -353,9 +354,13 @@ class ScopedMemory:
         tenant = self._tenant
 
         def asked(reader: Reader) -> list[int]:
-            if id is None:
-                return reader.numbers(self.scope, where)
-            return [reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
+            found: list[int] = []
+            for one in [None] if id is None else dict.fromkeys(ids):
+                rows = reader.reach(self.scope, where, id=one)
+                if one is not None and not rows:
+                    raise MissingMemory(one)
+                found += rows
+            return found
 
         with tenant.reading(self.moment) as reader:
             asked(reader)  # what is not there is said before a tenant's file is made

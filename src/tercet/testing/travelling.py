@@ -243,7 +243,7 @@ class TimeTests(Contract):
         assert (alice.get(one.id).version, [kept.text for kept in alice.history(one.id)]) == (
             3, ["One.", "One, changed.", "One."],
         )  # fmt: skip
-        for call in (bob.get, bob.history, bob.forget):
+        for call in (bob.get, bob.history):
             with pytest.raises(MissingMemory):
                 call(three.id)
         assert (list(bob.recall("three")), bob.list().total) == ([], 0)
@@ -255,6 +255,27 @@ class TimeTests(Contract):
         assert (texts(alice), texts(bob)) == ({"One, changed.", "Two."}, {"Three."})
         assert bob.get(three.id) == three
         assert two == alice.get(two.id)
+        all_clear(t)
+
+    def test_forgetting_reaches_what_is_hidden_or_on_a_branch(
+        self, alice: ScopedMemory, bob: ScopedMemory, t: Tercet
+    ) -> None:
+        """By id and by condition; another scope's stays out of reach, and a branch erases what it shows."""
+        kept = alice.remember("Kept.", tags=["x"])
+        t.snapshot("s")
+        first, second = alice.remember_many(["Made.", "Made too."])
+        undo = t.restore("s").undo
+        t.branch("b")
+        b = t.scope(user="alice", branch="b")
+        only = b.remember("Only on b.", tags=["b"])
+        later = alice.remember("Only on main.", tags=["b"])
+        with pytest.raises(MissingMemory):
+            bob.forget(first.id)
+        assert alice.forget(first.id).erased == (first.id,)
+        assert set(b.forget(where={"tags": "b"}).erased) == {only.id}
+        assert set(alice.forget(where={"type": "fact"}).erased) == {kept.id, second.id, later.id}
+        t.restore(undo)
+        assert (alice.list().total, b.list().total) == (0, 0)
         all_clear(t)
 
     def test_a_ref_is_free_while_its_cube_is_hidden(self, alice: ScopedMemory, t: Tercet) -> None:

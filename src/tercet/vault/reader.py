@@ -243,6 +243,21 @@ class Reader:
             found += [n for (n,) in query(reader.connection, statement, chosen.bindings)]
         return found if self.past is None else sorted(found)
 
+    def reach(self, scope: Scope, where: Where | None = None, *, id: str | None = None) -> list[int]:
+        """The rows that an erasure of a scope has to reach: hidden ones too and, on the main line, those of any branch.
+
+        `where` or `id` say of which cubes. A cube that met `where` in an earlier version only is not among them.
+        """
+        chosen = select(scope, where)
+        named, bound = ("TRUE", ()) if id is None else ("c.id = ?", (parse_id(id) or b"",))
+        own = "TRUE" if self.line.branch == 0 else f"c.branch = {self.line.branch} AND c.hidden != 0"
+        statement = f"SELECT c.n {_HEAD} WHERE {named} AND {own} AND {chosen.condition} ORDER BY c.n"
+        found = {n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))}
+        if self.line.branch:
+            seen = self.numbers(scope, where) if id is None else self.having(scope, named, bound)
+            found |= set(seen)
+        return sorted(found)
+
     @property
     def _readers(self) -> tuple[Reader, ...]:
         """This one, and that of what the line shows otherwise; between them each cube is seen once."""
