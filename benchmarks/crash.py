@@ -1,10 +1,10 @@
 """Kill a working process at random points, reopen the vault, and count what was lost: `python benchmarks/crash.py`.
 
 A process keeps single memories, batches, revisions and erasures, and says after each call that it returned; in between
-it makes indexes, rewrites them, makes backups, or moves all vectors to another embedding space, by row of the table. It
-is killed with SIGKILL at a random point; then every acknowledged memory must be there once, as it was last written, no
-erased one may be, no call half done, a backup whole or none, a move must go on, and doctor must find nothing. The same
-vault is used throughout a row: later rounds open what earlier ones left.
+it makes indexes, rewrites them, makes backups, moves all vectors to another embedding space, or branches and restores,
+by row of the table. It is killed with SIGKILL at a random point; then every acknowledged memory must be there once, as it
+was last written, no erased one may be, no call half done, a backup whole or none, a move must go on, and doctor must find
+nothing. The same vault is used throughout a row: later rounds open what earlier ones left.
 It shows what a killed process loses. What a power cut loses also depends on the disk; commits are synchronous (FULL).
 """
 
@@ -15,14 +15,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[1] / "src")]
 
 from benchmarks.common import machine, parser, save, store_bytes, table  # noqa: E402  # the path comes first
 
+from tercet.testing import crash, kills  # noqa: E402
 from tercet.testing.crash import Book  # noqa: E402
-from tercet.testing.kills import DEEDS, kill_once  # noqa: E402
+
+KILLERS: dict[str, Callable[..., str]] = {
+    **{deed: partial(kills.kill_once, deed=deed) for deed in kills.DEEDS},
+    "travelling": partial(crash.kill_once, travels=1.0),
+}
+"""Row -> what kills one process within it and checks the vault."""
 
 
 def run(deed: str, kills: int, *, longest: float) -> dict[str, object]:
@@ -33,7 +41,7 @@ def run(deed: str, kills: int, *, longest: float) -> dict[str, object]:
         done = 0
         for seed in range(kills):
             try:
-                ended[kill_once(folder, book, seed=seed, longest=longest, deed=deed)] += 1
+                ended[KILLERS[deed](folder, book, seed=seed, longest=longest)] += 1
             except Exception as error:  # noqa: BLE001  # whatever it is, it is counted and shown
                 failures.append(f"kill {seed}: {error!r}")
                 break  # the book and the vault differ from here on
@@ -54,7 +62,7 @@ def run(deed: str, kills: int, *, longest: float) -> dict[str, object]:
 
 def main() -> int:
     """Parse the command line, run, print; exit code 1 if anything was lost."""
-    arguments = parser(__doc__, DEEDS)
+    arguments = parser(__doc__, KILLERS)
     arguments.add_argument("--kills", type=int, help="how many for each row (default 200, with --quick 8)")
     options = arguments.parse_args()
     result: dict[str, object] = {"machine": machine()}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Held,
         IllegalTransition,
         InvalidRequest,
+        MissingBranch,
         MissingMemory,
         Refused,
         StaleWrite,
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
     from tercet.scoped import ScopedMemory
     from tercet.text.read.message import Message
     from tercet.text.recall.hits import Hit, Hits
+    from tercet.vault.branches import Branch, Snapshot
     from tercet.vault.erase import Receipt
     from tercet.vault.reader import Page
+    from tercet.vault.rewind import Diff, Difference, Rewound
+    from tercet.vault.slots import Contradiction
 
 __version__ = "0.1.0"
 
@@ -51,6 +55,7 @@ _HOMES = {
         "Held",
         "IllegalTransition",
         "InvalidRequest",
+        "MissingBranch",
         "MissingMemory",
         "Refused",
         "StaleWrite",
@@ -64,14 +69,21 @@ _HOMES = {
     "tercet.scope": ("Caller", "Scope"),
     "tercet.text.read.message": ("Message",),
     "tercet.text.recall.hits": ("Hit", "Hits"),
+    "tercet.vault.branches": ("Branch", "Snapshot"),
     "tercet.vault.erase": ("Receipt",),
     "tercet.vault.reader": ("Page",),
+    "tercet.vault.rewind": ("Diff", "Difference", "Rewound"),
+    "tercet.vault.slots": ("Contradiction",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncTercet",
+    "Branch",
     "Caller",
+    "Contradiction",
+    "Diff",
+    "Difference",
     "EmbeddingFailed",
     "Held",
     "Hit",
@@ -80,12 +92,15 @@ __all__ = [
     "InvalidRequest",
     "MemCube",
     "Message",
+    "MissingBranch",
     "MissingMemory",
     "Page",
     "Receipt",
     "Refused",
+    "Rewound",
     "Scope",
     "ScopedMemory",
+    "Snapshot",
     "StaleWrite",
     "Tercet",
     "TercetError",

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
@@ -61,10 +62,11 @@ class AsyncTercet:
         user: str | None = None,
         agent: str | None = None,
         session: str | None = None,
+        branch: str | None = None,
         by: Caller | None = None,
     ) -> AsyncScopedMemory:
         """As `Tercet.scope`; it does nothing that need be awaited."""
-        made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, by=by)
+        made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, branch=branch, by=by)
         return AsyncScopedMemory(made, self._pool)
 
     def admin(self, *, by: Caller | None = None) -> AsyncAdmin:
@@ -76,6 +78,13 @@ class AsyncTercet:
     stats = _awaitable(Tercet.stats)
     doctor = _awaitable(Tercet.doctor)
     backup = _awaitable(Tercet.backup)
+    snapshot = _awaitable(Tercet.snapshot)
+    branch = _awaitable(Tercet.branch)
+    snapshots = _awaitable(Tercet.snapshots)
+    branches = _awaitable(Tercet.branches)
+    diff = _awaitable(Tercet.diff)
+    restore = _awaitable(Tercet.restore)
+    drop = _awaitable(Tercet.drop)
 
     async def close(self) -> None:
         """Wait for calls that are under way, then close the vault."""
@@ -108,6 +117,11 @@ class AsyncScopedMemory:
     changes = _awaitable(ScopedMemory.changes)
     revise = _awaitable(ScopedMemory.revise)
     rollback = _awaitable(ScopedMemory.rollback)
+
+    def as_of(self, *, known: datetime | str | int | None = None, valid: datetime | str | None = None) -> Self:
+        """As `ScopedMemory.as_of`; it does nothing that need be awaited."""
+        return type(self)(self._sync.as_of(known=known, valid=valid), self._pool)
+
     forget = _awaitable(ScopedMemory.forget)
 
 

@@ -36,6 +36,14 @@ class MissingMemory(TercetError, LookupError):
         self.id = id
 
 
+class MissingBranch(TercetError, LookupError):
+    """There is no branch or snapshot of that name in this tenant."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"No branch or snapshot {name!r} here; `tercet branch` and `tercet snapshot` list them.")
+        self.name = name
+
+
 class StaleWrite(TercetError):
     """A write expected a version that is no longer the newest."""
 

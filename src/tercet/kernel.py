@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,16 +21,31 @@ from tercet.text.embed import Wanted, built_in, find_embedder, find_embedder_of
 from tercet.text.embed.base import Embedder
 from tercet.text.embed.fill import fill, lacking, may_fill, want
 from tercet.text.prepare import answering_space
-from tercet.vault import doctor, spaces, stats
+from tercet.text.recall.query import marks
+from tercet.vault import doctor, rewind, spaces, stats
 from tercet.vault.backup import back_up
+from tercet.vault.branches import (
+    PRESENT,
+    Branch,
+    Moment,
+    Snapshot,
+    branches,
+    make_branch,
+    named_line,
+    snapshots,
+    take_snapshot,
+)
 from tercet.vault.doctor import Finding
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
+from tercet.vault.rewind import Diff, Rewound
 from tercet.vault.spaces import Space
 from tercet.vault.sqlite import SqliteVault, Tenant
 
 log = logging.getLogger(__name__)
 
 RETRY = timedelta(minutes=1)
+OURS = "tercet"
+"""By whom the journal says that something was done to a whole tenant."""
 
 
 class Tercet:
@@ -90,7 +105,9 @@ class Tercet:
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
-        vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
+        vault = SqliteVault(
+            Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy, marks=marks
+        )
         return cls(vault, embedder=embedder, former=former, access=access or AllowAll(), clock=clock)
 
     def scope(
@@ -100,14 +117,17 @@ class Tercet:
         user: str | None = None,
         agent: str | None = None,
         session: str | None = None,
+        branch: str | None = None,
         by: Caller | None = None,
     ) -> ScopedMemory:
         """The memories of a tenant (left out: "default"), user, agent and session, as `by` may use them.
 
-        Raises InvalidRequest for a name that is empty, too long or has control characters.
+        `branch` is where they are read and written; left out: the main line. One that is not there raises MissingBranch
+        when it is first read or written. Raises InvalidRequest for a name that is empty, too long or has control
+        characters.
         """
         scope = Scope(**({"tenant": tenant} if tenant is not None else {}), user=user, agent=agent, session=session)
-        return ScopedMemory(self, scope, by or Caller())
+        return ScopedMemory(self, scope, by or Caller(), moment=Moment(branch))
 
     def admin(self, *, by: Caller | None = None) -> Admin:
         """What crosses tenants."""
@@ -194,6 +214,64 @@ class Tercet:
         """
         return back_up(self.vault, Path(folder).expanduser())
 
+    def snapshot(self, name: str, *, tenant: str | None = None, branch: str | None = None) -> Snapshot:
+        """Name what a branch (left out: the main line) shows now. It copies nothing.
+
+        Raises InvalidRequest for a name that is taken or cannot be one, MissingBranch.
+        """
+        with self._tenant(tenant).writing(by=OURS, branch=branch) as writer:
+            return take_snapshot(writer, name)
+
+    def branch(self, name: str, *, from_: str | None = None, tenant: str | None = None) -> Branch:
+        """Begin a branch at a snapshot, or where another branch (left out: the main line) is now. It copies nothing.
+
+        Raises InvalidRequest for a name that is taken or cannot be one, MissingBranch.
+        """
+        with self._tenant(tenant).writing(by=OURS) as writer:
+            return make_branch(writer, name, from_)
+
+    def snapshots(self, *, tenant: str | None = None) -> Sequence[Snapshot]:
+        """All snapshots of a tenant, oldest first."""
+        with self._tenant(tenant).reading() as reader:
+            return snapshots(reader.connection)
+
+    def branches(self, *, tenant: str | None = None) -> Sequence[Branch]:
+        """All branches of a tenant but the main line, oldest first."""
+        with self._tenant(tenant).reading() as reader:
+            return branches(reader.connection)
+
+    def diff(self, a: str, b: str = PRESENT, *, tenant: str | None = None) -> Diff:
+        """What `b` shows otherwise than `a`; each names a snapshot or a branch, or is "now". Raises MissingBranch."""
+        with self._tenant(tenant).reading() as reader:
+            return rewind.diff(reader.connection, reader.tenant, a, b)
+
+    def restore(self, name: str, *, tenant: str | None = None) -> Rewound:
+        """Bring the branch of a snapshot back to it: in one transaction, journalled, and undone by restoring `.undo`.
+
+        Old content comes back as new versions, what was made since is hidden. Holds, access and retention stay as they
+        are now, and what was erased since stays erased. Raises MissingBranch.
+        """
+        held = self._tenant(tenant)
+        with held.reading() as reader:
+            branch = rewind.branch_of(reader.connection, name)
+        with held.writing(by=OURS, branch=branch) as writer:
+            return rewind.restore(writer, name, self.vault.marks)
+
+    def drop(self, name: str, *, tenant: str | None = None) -> int:
+        """Drop a snapshot, or a branch with its snapshots and what only it holds, which is erased.
+
+        Returns how many rows of memories went. Raises MissingBranch, Held, and InvalidRequest if other branches begin
+        on the branch.
+        """
+        held = self._tenant(tenant)
+        with held.reading() as reader:
+            named_line(reader.connection, name)  # what is not there is said before a tenant's file is made
+        with held.writing(by=OURS) as writer:
+            gone = rewind.drop(writer, name)
+        held.forget_cache()
+        held.scrub()
+        return gone
+
     def recall_by(self) -> str:
         """ "words and vectors", or "words" and why there are no vectors."""
         if self.embedder is not None:
@@ -238,6 +316,9 @@ class Tercet:
         for name in list(self.vault.open_tenants()):
             self.flush_uses(self.vault.tenant(name))
         self.vault.close()
+
+    def _tenant(self, name: str | None) -> Tenant:
+        return self.vault.tenant((Scope() if name is None else Scope(name)).tenant)
 
     def flush_uses(self, tenant: Tenant) -> None:
         """Write use counts. A vault that cannot be written keeps none: they order nothing."""

@@ -8,22 +8,24 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Unpack, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, MissingMemory
 from tercet.govern.access import Right
 from tercet.scope import Caller, Scope
 from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
-from tercet.text.read.drafts import Item, drafts, file_drafts, labels
+from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labels, valued
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.moving import look
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import check_question, find_policy, recall
+from tercet.text.recall.settle import settle, spare
 from tercet.vault import spaces
+from tercet.vault.branches import HERE, OPEN, Moment, check_known
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
@@ -44,10 +46,38 @@ Progress = Callable[[int, int], None]
 
 
 class ScopedMemory:
-    """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make."""
+    """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make.
 
-    def __init__(self, tercet: Tercet, scope: Scope, by: Caller) -> None:
-        self.tercet, self.scope, self.by = tercet, scope, by
+    `moment` is the branch it reads and writes and, of a look into the past, what was known; `valid` is when the facts
+    that it shows held.
+    """
+
+    def __init__(
+        self, tercet: Tercet, scope: Scope, by: Caller, *, moment: Moment = HERE, valid: datetime | None = None
+    ) -> None:
+        self.tercet, self.scope, self.by, self.moment, self.valid = tercet, scope, by, moment, valid
+
+    def as_of(self, *, known: datetime | str | int | None = None, valid: datetime | str | None = None) -> Self:
+        """These memories as they were: to be read, not written.
+
+        Parameters
+        ----------
+        known
+            What had been remembered, revised or moved up to then: a time with a zone, or a line of the journal (a
+            change's `.seq`). Where the clock went back, the order of the journal decides. Left out, or in the future:
+            all. What was erased since is not there.
+        valid
+            When facts with a slot are to have held; left out: now.
+
+        Raises
+        ------
+        InvalidRequest
+            For a time without a zone; and whoever writes to what this returns gets one, too.
+        """
+        when = instant(known, "known") if isinstance(known, str | datetime) else known
+        moment = replace(self.moment, known=check_known(OPEN if when is None else when))
+        held = None if valid is None else instant(valid, "valid")
+        return type(self)(self.tercet, self.scope, self.by, moment=moment, valid=held)
 
     def remember(
         self,
@@ -59,6 +89,7 @@ class ScopedMemory:
         ref: str | None = None,
         type: str | None = None,
         wait_for: WaitFor = "vectors",
+        **value: Unpack[Value],
     ) -> MemCube:
         """Keep a text, a message or a draft; it is on the disk when this returns.
 
@@ -75,6 +106,11 @@ class ScopedMemory:
         wait_for
             What it can be found by when this returns: "vectors" and words, or "words" alone, which takes about a
             millisecond however slow the embedder is; a job then makes the vectors.
+        slot
+            The subject and the attribute that it gives the value of, as in ("alice", "city"). A later value of the
+            same user and agent supersedes an earlier one, which stays with the interval in which it held.
+        valid_from, valid_to
+            From when and until when it holds; left out: from when it was observed, without end.
 
         Raises
         ------
@@ -91,6 +127,8 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
+        if value:
+            made = [valued(one, **value) for one in made]
         return self._put(made, wait_for)[0]
 
     def remember_many(
@@ -180,7 +218,7 @@ class ScopedMemory:
         chosen = find_policy(policy)
         check_question(question)
         space = answering_space(embedder)
-        with tenant.reading() as reader:
+        with tenant.reading(self.moment) as reader:
             see = partial(
                 tenant.view,
                 reader,
@@ -192,8 +230,13 @@ class ScopedMemory:
             view, asked = look(
                 question, see, space, embedder if chosen.needs != "words" else None, self._beside(reader, space)
             )
-            hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
-        if tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
+            more = limit + spare(reader, limit)
+            hits = recall(view, reader.cubes, asked, chosen, limit=more, min_score=min_score)
+            if more > limit:  # there are facts with a slot
+                at = self.valid or self.tercet.clock()
+                hits = settle(hits, reader, view, self.scope, at=at, limit=limit)
+        # A look into the past or a branch uses nothing: it must not move what the main line shows.
+        if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)
         return hits
 
@@ -220,19 +263,19 @@ class ScopedMemory:
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.head(id, self.scope)[1]
 
     def list(self, *, limit: int = 100, cursor: str | None = None, where: Where | None = None) -> Page:
         """Cubes oldest first, a page at a time: `.total`, and `.cursor` for the next page (None at the end)."""
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
 
     def history(self, id: str) -> Cubes:
         """Every version of a cube, oldest first. Raises MissingMemory."""
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.history(id, self.scope)
 
     def changes(self, *, since: int = 0, limit: int = 1000) -> Sequence[Change]:
@@ -241,7 +284,7 @@ class ScopedMemory:
         Erased cubes are named too, for whoever keeps a copy. Pass the last `.seq` to go on.
         """
         self._check("read")
-        with self._tenant.reading() as reader:
+        with self._tenant.reading(self.moment) as reader:
             return reader.changes(self.scope, since=since, limit=limit)
 
     def revise(
@@ -296,7 +339,8 @@ class ScopedMemory:
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
 
-        It is whole, or it raises and changes nothing. In a small vault the bytes are scrubbed before it returns; in a
+        It reaches every branch, and what a restore has hidden; asked of a branch, what that shows. It is whole, or it
+        raises and changes nothing. In a small vault the bytes are scrubbed before it returns; in a
         large one, or while another process reads, `scrubbed_at` is None and `work` finishes it.
 
         Raises
@@ -317,13 +361,17 @@ class ScopedMemory:
         tenant = self._tenant
 
         def asked(reader: Reader) -> list[int]:
-            if id is None:
-                return reader.numbers(self.scope, where)
-            return [reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
+            found: list[int] = []
+            for one in [None] if id is None else dict.fromkeys(ids):
+                rows = reader.reach(self.scope, where, id=one)
+                if one is not None and not rows:
+                    raise MissingMemory(one)
+                found += rows
+            return found
 
-        with tenant.reading() as reader:
+        with tenant.reading(self.moment) as reader:
             asked(reader)  # what is not there is said before a tenant's file is made
-        with tenant.writing(by=self.by.name) as writer:
+        with tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
             receipt = erase(writer, asked(writer.reader))
         tenant.forget_cache()
         waiting = tenant.scrub()
@@ -342,6 +390,8 @@ class ScopedMemory:
         return self.tercet.vault.tenant(self.scope.tenant)
 
     def _check(self, right: Right) -> None:
+        if right != "read" and self.moment.known is not None:
+            raise InvalidRequest("This is a view of the past and can only be read; write to the scope itself.")
         self.tercet.access.check(self.by, right, self.scope)
 
     def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
@@ -355,7 +405,7 @@ class ScopedMemory:
             return []
         embedder = self.tercet.embedder if wait_for == "vectors" else None
         entries, space = prepare(found, embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name) as writer:
+        with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
             for link in {link for draft in found for link in draft.behavioural.derivations}:
                 writer.reader.head(link.id, self.scope)
             return writer.put(entries, space)
@@ -365,5 +415,5 @@ class ScopedMemory:
         draft = replace(new, governance=old.governance, behavioural=behavioural)
         embedder = self.tercet.embedder
         [entry], space = prepare([draft], embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name) as writer:
+        with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
             return writer.revise(old.id, entry, space, expect=expect, action=action)

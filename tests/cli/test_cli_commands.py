@@ -22,7 +22,7 @@ def test_recall_puts_the_answer_first(cli: Cli) -> None:
     done = cli("recall", "what is the boiler code?", "--json")
     assert done.code == 0
     found = done.json
-    assert set(found) == {"hits", "total", "truncated"}
+    assert set(found) == {"hits", "total", "truncated", "evidence"}
     first = found["hits"][0]
     assert set(first) == {"id", "text", "score", "why", "cube"}
     assert first["text"] == first["cube"]["text"] == "The boiler code is 4417."
@@ -322,7 +322,7 @@ def test_eval_prints_one_object_of_numbers(cli: Cli) -> None:
 
 SHAPES = {
     "remember": (["A new thing."], {"cube"}),
-    "recall": (["Oslo"], {"hits", "total", "truncated"}),
+    "recall": (["Oslo"], {"hits", "total", "truncated", "evidence"}),
     "context": (["Oslo"], {"context", "tokens", "budget", "tokenizer"}),
     "list": ([], {"cubes", "total", "truncated", "cursor"}),
     "show": (["ID"], {"cube"}),
@@ -336,11 +336,14 @@ SHAPES = {
     "doctor": ([], {"ok", "tenants", "findings", "recall_by", "schema", "spaces"}),
     "backup": (["FILE.backup"], {"folder", "files"}),
     "stats": ([], {"folder", "recall_by", "tenants"}),
+    "snapshot": (["s"], {"snapshot"}),
+    "branch": (["b"], {"branch"}),
+    "diff": (["now", "now"], {"a", "b", "added", "removed", "revised"}),
 }
 
 
 def test_every_command_has_its_shape_here() -> None:
-    elsewhere = {"eval", "demo", "reembed"}  # they have tests of their own
+    elsewhere = {"eval", "demo", "reembed", "restore"}  # they have tests of their own
     assert set(SHAPES) | elsewhere == set(COMMANDS)
 
 

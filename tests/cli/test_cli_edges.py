@@ -157,7 +157,7 @@ def test_a_store_that_cannot_be_exits_1(cli: Cli, tmp_path: Path) -> None:
 def test_reading_where_no_vault_is(cli: Cli, tmp_path: Path) -> None:
     nowhere = str(tmp_path / "nowhere")
     read = cli("recall", "x", "--store", nowhere, "--json")
-    assert (read.code, read.json) == (0, {"hits": [], "total": 0, "truncated": False})
+    assert (read.code, read.json) == (0, {"hits": [], "total": 0, "truncated": False, "evidence": 0.0})
     assert "no vault" in read.err
     for words in (["doctor"], ["backup", str(tmp_path / "copy")], ["export", str(tmp_path / "all.jsonl")]):
         done = cli(*words, "--store", str(tmp_path / "never"))

@@ -54,7 +54,8 @@ def test_is_in_the_manual(name: str, manual: str) -> None:
 
 def test_every_command_of_the_contract_is_there() -> None:
     wanted = (
-        "remember recall list show revise history rollback forget import export eval worker doctor backup stats demo"
+        "remember recall list show revise history rollback forget import export eval worker doctor backup stats demo "
+        "snapshot branch diff restore"
     )
     assert set(wanted.split()) <= set(COMMANDS)
 

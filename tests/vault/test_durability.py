@@ -94,6 +94,13 @@ def test_the_crowd_sees_a_loss_and_a_stale_read(tmp_path: Path) -> None:
             member.turn_pages()
 
 
+def test_kills_during_branch_and_restore_leave_the_old_or_the_new(tmp_path: Path) -> None:
+    book = Book()
+    for seed in range(8):
+        kill_once(tmp_path, book, seed=seed, longest=0.5, travels=0.8)
+    assert book.acknowledged > 8
+
+
 def test_the_check_sees_a_loss(tmp_path: Path) -> None:
     """A memory in the book that is not in the vault, and one that is there twice, fail."""
     from tercet.testing.crash import USER, check

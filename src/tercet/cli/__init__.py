@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tercet.errors import InvalidRequest, MissingMemory, Refused, TercetError
+from tercet.errors import InvalidRequest, MissingBranch, MissingMemory, Refused, TercetError
 
 if TYPE_CHECKING:
     from tercet.cli.options import Command
@@ -26,6 +26,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "revise": ("tercet.cli.revise", "Write the next version of a memory."),
     "history": ("tercet.cli.history", "Show every version of a memory."),
     "rollback": ("tercet.cli.rollback", "Make an earlier version the newest again."),
+    "snapshot": ("tercet.cli.snapshot", "Name what there is now, to come back to or to compare with."),
+    "branch": ("tercet.cli.branch", "Begin a branch, on which to write without touching the main line."),
+    "diff": ("tercet.cli.diff", "Show what differs between two snapshots or branches."),
+    "restore": ("tercet.cli.restore", "Go back to a snapshot; this can be undone."),
     "forget": ("tercet.cli.forget", "Erase memories, with everything made from them."),
     "import": ("tercet.cli.import_", "Take in a Tercet archive, a chat export or a document."),
     "export": ("tercet.cli.export", "Write memories, with all their versions, to a portable archive."),
@@ -43,6 +47,7 @@ EXIT: Mapping[type[BaseException], int] = {
     InvalidRequest: 2,
     Refused: 3,
     MissingMemory: 4,
+    MissingBranch: 4,
     TercetError: 1,
     OSError: 1,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from tercet.cli import out
-from tercet.cli.options import Parser, add_limit, add_where, conditions
+from tercet.cli.options import Parser, add_limit, add_moment, add_where, conditions
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
 
@@ -19,6 +19,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_limit(parser, 50)
     add_where(parser)
+    add_moment(parser)
     parser.add_argument("--policy", metavar="NAME", help="how to rank; left out: the default policy")
 
 

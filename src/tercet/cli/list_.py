@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from tercet.cli import out
-from tercet.cli.options import Parser, add_limit, add_where, conditions
+from tercet.cli.options import Parser, add_limit, add_moment, add_where, conditions
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.cube import MemCube
@@ -17,6 +17,7 @@ def add_arguments(parser: Parser) -> None:
     add_limit(parser, 100)
     parser.add_argument("--cursor", metavar="C", help="go on where the page before ended")
     add_where(parser)
+    add_moment(parser)
 
 
 def run(session: Session, args: Namespace) -> Answer:

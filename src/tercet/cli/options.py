@@ -24,6 +24,7 @@ SCOPE = {
     "--user": "about which user",
     "--agent": "about which agent",
     "--session": "in which session",
+    "--branch": "on which branch; left out: the main line",
 }
 TEXT_KEYS = frozenset({"kind", "type", "state", "speaker", "role", "ref", "tags"})
 """Filter keys whose values are text, so that `tags=2024` means the tag "2024" and not the number."""
@@ -122,6 +123,14 @@ def add_where(parser: argparse.ArgumentParser) -> None:
         help="only those with this tag (tags=home), type, speaker, role, ref, state or metadata; "
         'JSON knows operators, e.g. \'{"stars": {"$gte": 4}}\'; several must all hold',
     )
+
+
+def add_moment(parser: argparse.ArgumentParser) -> None:
+    """`--as-of` and `--valid`: a look into the past."""
+    parser.add_argument(
+        "--as-of", metavar="TIME|SEQ", help="as it was known at this time, with a zone, or up to this line of changes"
+    )
+    parser.add_argument("--valid", metavar="TIME", help="show the facts that held at this time, with a zone")
 
 
 def conditions(given: Sequence[str] | None) -> dict[str, Any] | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tercet.cli import out
-from tercet.cli.options import Parser, add_limit, add_where, conditions
+from tercet.cli.options import Parser, add_limit, add_moment, add_where, conditions
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.exchange.rows import hit_json
@@ -24,6 +25,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("question", metavar="QUESTION")
     add_limit(parser, 10)
     add_where(parser)
+    add_moment(parser)
     parser.add_argument("--since", metavar="TIME", help="only what was said or seen at or after this time, with a zone")
     parser.add_argument("--until", metavar="TIME", help="only what was said or seen before this time, with a zone")
     parser.add_argument(
@@ -46,6 +48,7 @@ def run(session: Session, args: Namespace) -> Answer:
         policy=args.policy,
     )
     document = {"hits": [hit_json(hit) for hit in hits], "total": hits.total, "truncated": hits.truncated}
+    document["evidence"] = hits.evidence
     if hits.dropped is not None:
         document["dropped"] = hits.dropped
     return Answer(document, _lines(hits, session.tercet.recall_by(), why=args.why))
@@ -65,11 +68,19 @@ def hit_lines(place: int, hit: Hit, *, why: bool, mark: str = "") -> list[Line]:
         ],
         *out.block(text[:SHOWN] + cut, "     "),
     ]
+    for other in hit.contradictions:
+        said = out.one_line(other.cube.text, 60)
+        lines.append([Span(f"     {interval(other.valid_from, other.valid_to)}: {said} ({other.rule})", "faint")])
     if told := out.told_of(hit.cube):
         lines.append([Span(f"     {told}", "faint")])
     if why:
         lines.append([Span(f"     {reasons(hit.why)}", "faint")])
     return lines
+
+
+def interval(start: datetime, end: datetime | None) -> str:
+    """When a fact holds, by its days."""
+    return f"from {start:%Y-%m-%d}" + (f" to {end:%Y-%m-%d}" if end else "")
 
 
 def reasons(why: Mapping[str, float | str]) -> str:

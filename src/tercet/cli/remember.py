@@ -12,7 +12,7 @@ from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import cube_json
 
-NOT_WITH_FILE = ("text", "at", "tag", "meta", "ref", "type", "speaker", "role")
+NOT_WITH_FILE = ("text", "at", "tag", "meta", "ref", "type", "speaker", "role", "slot", "valid_from", "valid_to")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -27,6 +27,11 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--ref", metavar="NAME", help="your own name for it: the same one twice is kept once")
     parser.add_argument("--type", metavar="NAME", help="fact (left out), preference, event, instruction, message, …")
+    parser.add_argument(
+        "--slot", nargs=2, metavar=("SUBJECT", "ATTRIBUTE"), help="what it is the value of; a later one supersedes it"
+    )
+    parser.add_argument("--valid-from", metavar="TIME", help="from when it holds; left out: when it was said or seen")
+    parser.add_argument("--valid-to", metavar="TIME", help="until when it holds; left out: until another supersedes it")
     parser.add_argument("--speaker", metavar="NAME", help="who said it")
     parser.add_argument("--role", metavar="ROLE", help="user, assistant, system or tool")
 
@@ -48,6 +53,9 @@ def run(session: Session, args: Namespace) -> Answer:
         metadata=pairs(args.meta, "--meta"),
         ref=args.ref,
         type=args.type or ("fact" if isinstance(item, str) else None),
+        slot=args.slot and tuple(args.slot),
+        valid_from=args.valid_from,
+        valid_to=args.valid_to,
     )
     told = out.told_of(cube)
     line: Line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
@@ -73,7 +81,11 @@ def words(given: str | None) -> str:
 
 
 def _file(session: Session, args: Namespace) -> Answer:
-    given = [f"--{name}" if name != "text" else "a text" for name in NOT_WITH_FILE if getattr(args, name) is not None]
+    given = [
+        f"--{name.replace('_', '-')}" if name != "text" else "a text"
+        for name in NOT_WITH_FILE
+        if getattr(args, name) is not None
+    ]
     if given:
         raise InvalidRequest(f"--file does not go with {', '.join(given)}: the file tells what it holds.")
     with out.progress("remembering", " memories") as bar:

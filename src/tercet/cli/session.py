@@ -41,8 +41,12 @@ class Session:
 
     @property
     def memory(self) -> ScopedMemory:
-        """The scope that the options name."""
-        return self.scoped(self.tercet, tenant=self.args.tenant)
+        """The scope that the options name, as of the moment that they name."""
+        memory = self.scoped(self.tercet, tenant=self.args.tenant)
+        known, valid = getattr(self.args, "as_of", None), getattr(self.args, "valid", None)
+        if known is None and valid is None:
+            return memory
+        return memory.as_of(known=int(known) if known is not None and known.isdecimal() else known, valid=valid)
 
     def open(self, folder: Path) -> Tercet:
         """A vault, with the embedder that the options ask for."""
@@ -54,7 +58,9 @@ class Session:
         """The scope that the options name, in another vault and tenant."""
         args = self.args
         by = Caller(args.caller)
-        return tercet.scope(tenant=tenant, user=args.user, agent=args.agent, session=args.session, by=by)
+        return tercet.scope(
+            tenant=tenant, user=args.user, agent=args.agent, session=args.session, branch=args.branch, by=by
+        )
 
     def existing(self) -> Self:
         """This session, for a command that only makes sense on a vault that is there. Raises VaultError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from tercet.cli import out
-from tercet.cli.options import Parser
+from tercet.cli.options import Parser, add_moment
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.cube import MemCube
@@ -17,6 +17,7 @@ WIDTH = 14
 def add_arguments(parser: Parser) -> None:
     """Add what this command takes."""
     parser.add_argument("id", metavar="ID")
+    add_moment(parser)
 
 
 def run(session: Session, args: Namespace) -> Answer:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tercet.errors import InvalidRequest
+from tercet.evaluate.abstain import Abstention, measure
 from tercet.evaluate.metrics import DEPTH, Outcome, by_category, curve, interval, outcome, summary
 from tercet.kernel import Tercet
 from tercet.scope import Scope
@@ -46,6 +47,7 @@ class Run:
     ingest_per_s: float = 0.0
     ingest_one_per_s: float = 0.0
     store_bytes: int = 0
+    abstention: Abstention = field(default_factory=Abstention)
 
     def report(self) -> dict[str, Any]:
         """One flat mapping, as `--json` prints it."""
@@ -58,6 +60,7 @@ class Run:
             **summary(own),
             "recall@10_interval": [low, high],
             "by_category": by_category(own),
+            **self.abstention.report(),
             "ingest_per_s": round(self.ingest_per_s, 1),
             "ingest_one_per_s": round(self.ingest_one_per_s, 1),
             "recall_p50_ms": round(float(np.percentile(self.seconds, 50)) * 1000, 3),
@@ -109,6 +112,8 @@ def evaluate(
                 _fit_others(tercet, samples, chosen, tell) if leave_one_out else dict.fromkeys(_ids(samples), chosen)
             )
             run.outcomes[name] = _ask(tercet, samples, fitted, run.seconds, tell)
+            tell("asking what is not told", 0, 1)
+            run.abstention = measure(tercet, samples, fitted, leave_one_out=leave_one_out)
             for other in BASELINES if baselines else ():
                 same = dict.fromkeys(_ids(samples), find_policy(other))
                 run.outcomes[other] = _ask(tercet, samples, same, None, tell)
@@ -138,6 +143,11 @@ def table(run: Run) -> str:
         lines.append(
             f"category {category}: {s['questions']} questions, recall@10 {s['recall@10']:.3f}, "
             f"all evidence {s['recall_all@10']:.3f}"
+        )
+    if (auroc := report["abstention_auroc"]) is not None:
+        lines.append(
+            f"evidence tells what is answered from what is not: AUROC {auroc:.3f} on category 5, "
+            f"{report['abstention_auroc_elsewhere'] or 0:.3f} on questions about another conversation"
         )
     lines.append(
         f"{run.turns} turns; {report['ingest_per_s']}/s in batches, {report['ingest_one_per_s']}/s one at a time; "

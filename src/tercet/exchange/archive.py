@@ -69,7 +69,7 @@ class Sink(Protocol):
 def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> int:
     """Write what a scope holds, as of one moment, to a binary stream; returns how many cubes were written."""
     memory.tercet.access.check(memory.by, "read", memory.scope)
-    with memory.tercet.vault.tenant(memory.scope.tenant).reading() as reader:
+    with memory.tercet.vault.tenant(memory.scope.tenant).reading(memory.moment) as reader:
         numbers = reader.numbers(memory.scope, {"kind": Kind.TEXT.value})
         head = {
             "format": FORMAT,

@@ -64,9 +64,11 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
         If the archive is damaged, or holds something outside this scope; nothing is changed then.
     """
     memory.tercet.access.check(memory.by, "write", memory.scope)
+    if memory.moment.known is not None:
+        raise InvalidRequest("A view of the past can only be read; import into the scope itself.")
     records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
     tenant = memory.tercet.vault.tenant(memory.scope.tenant)
-    with tenant.reading() as reader:
+    with tenant.reading(memory.moment) as reader:
         plans = _plans(reader, records)
     wanted = [plan for plan in plans if plan.refused is None and plan.first < len(plan.record.versions)]
     space = None
@@ -78,7 +80,7 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
         # Only the newest version keeps its vectors, but one written without any would leave an embed job behind.
         entries = iter(prepare(versions, embedder))
         prepared = [(plan, [next(entries) for _ in plan.record.versions[plan.first :]]) for plan in part]
-        with tenant.writing(by=memory.by.name) as writer:
+        with tenant.writing(by=memory.by.name, branch=memory.moment.branch) as writer:
             _write(writer, prepared, space)
         if progress is not None:
             progress(start + len(part), len(wanted))
@@ -126,6 +128,8 @@ def _plan(reader: Reader, record: Record, coming: set[str], refs: set[tuple[Scop
     refused = None
     if reader.erased(record.id):
         refused = "it was erased here, and erased memories do not come back"
+    elif reader.hidden(record.id):
+        refused = "it is here, hidden by a restore that can be undone"
     elif record.state is State.EXPIRED:
         refused = "it has expired"
     elif missing is not None:

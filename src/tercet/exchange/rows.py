@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tercet.cube import MemCube
     from tercet.text.recall.hits import Hit
+    from tercet.vault.branches import Branch, Snapshot
     from tercet.vault.doctor import Finding
     from tercet.vault.erase import Receipt
+    from tercet.vault.rewind import Diff, Rewound
 
 Json = dict[str, Any]
 
@@ -72,7 +74,37 @@ def hit_json(hit: Hit) -> Json:
         "score": hit.score,
         "why": dict(hit.why),
         "cube": cube_json(hit.cube),
+        "contradictions": [
+            {
+                "id": other.cube.id,
+                "text": other.cube.text,
+                "valid": {"from": _iso(other.valid_from), "to": _iso(other.valid_to)},
+                "rule": other.rule,
+                "cube": cube_json(other.cube),
+            }
+            for other in hit.contradictions
+        ],
     }
+
+
+def snapshot_json(snapshot: Snapshot) -> Json:
+    """A snapshot."""
+    return asdict(snapshot) | {"at": _iso(snapshot.at)}
+
+
+def branch_json(branch: Branch) -> Json:
+    """A branch."""
+    return asdict(branch) | {"at": _iso(branch.at)}
+
+
+def diff_json(diff: Diff) -> Json:
+    """What two moments show differently."""
+    return asdict(diff)
+
+
+def rewound_json(rewound: Rewound) -> Json:
+    """What a restore did."""
+    return asdict(rewound)
 
 
 def receipt_json(receipt: Receipt) -> Json:

@@ -18,6 +18,7 @@ from tercet.testing.fakes import BrokenEmbedder, FakeEmbedder, Scripted
 from tercet.testing.machine import VaultMachine
 from tercet.testing.seeded import SeededClock, SeededEntropy
 from tercet.testing.strategies import metadata, moments, names, scopes, tags, texts, wheres
+from tercet.testing.timemachine import TimeMachine
 from tercet.testing.vault import VaultTests
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Scripted",
     "SeededClock",
     "SeededEntropy",
+    "TimeMachine",
     "VaultMachine",
     "VaultTests",
     "metadata",

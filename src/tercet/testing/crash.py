@@ -36,13 +36,15 @@ class Book:
         """Take in one acknowledgement."""
         self.acknowledged += 1
         self.texts.update(line.get("kept", {}))
+        if "state" in line:
+            self.texts = line["state"]
         for id in line.get("gone", ()):
             self.texts.pop(id, None)
             self.erased.add(id)
 
 
-def write(folder: Path, seed: int) -> None:
-    """Write for ever: single memories, batches, revisions, erasures, each told before and after."""
+def write(folder: Path, seed: int, travels: float = 0.1) -> None:
+    """Write for ever: single memories, batches, revisions, erasures, branches, restores, each told before and after."""
     chance, number = random.Random(seed), 0  # noqa: S311  # to be repeated, not to be secret
     with Tercet.open(folder, embedder=FakeEmbedder()) as t:
         scope = t.scope(user=USER)
@@ -51,6 +53,9 @@ def write(folder: Path, seed: int) -> None:
         while True:
             number += 1
             mark, action = f"m{seed}n{number}", chance.random()
+            if chance.random() < travels and len(ids) >= 5:
+                ids = travel(t, mark, chance)
+                continue
             if action < 0.6 or len(ids) < 5:
                 tell({"doing": [f"memory {mark}"]})
                 kept = [scope.remember(f"memory {mark}", ref=mark, tags=["crash"])]
@@ -71,19 +76,57 @@ def write(folder: Path, seed: int) -> None:
             tell({"kept": {cube.id: cube.text for cube in kept}})
 
 
+def travel(t: Tercet, mark: str, chance: random.Random) -> list[str]:
+    """Branch, change something there and drop it, or restore a snapshot; returns the ids that the main line shows."""
+    scope = t.scope(user=USER)
+    now = {cube.id: cube.text for cube in _all(t)}
+    if chance.random() < 0.5:
+        tell({"doing": [], "travelling": [now]})
+        t.branch(mark)
+        branch = t.scope(user=USER, branch=mark)
+        for id in chance.sample(list(now), min(3, len(now))):
+            branch.revise(id, f"on branch {mark}")
+        branch.remember_many([f"branch {mark} {i}" for i in range(5)])
+        t.snapshot(f"of {mark}", branch=mark)
+        branch.revise(next(iter(now)), f"on branch {mark}, later")
+        t.restore(f"of {mark}")
+        if chance.random() < 0.7:
+            t.drop(mark)
+        tell({"state": now})
+        return list(now)
+    tell({"doing": [], "travelling": [now]})
+    t.snapshot(mark)
+    tell({"state": now})
+    later = dict(now)
+    for i, id in enumerate(chance.sample(list(now), min(3, len(now)))):
+        tell({"doing": [f"later {mark} {i}"], "revising": id})
+        later[id] = scope.revise(id, f"later {mark} {i}").text
+        tell({"kept": {id: later[id]}})
+    tell({"doing": [f"made {mark}"]})
+    made = scope.remember(f"made {mark}")
+    later[made.id] = made.text
+    tell({"kept": {made.id: made.text}})
+    tell({"doing": [], "travelling": [later, now]})
+    t.restore(mark)
+    tell({"state": now})
+    return list(now)
+
+
 def tell(line: dict[str, Any]) -> None:
     """One line of JSON, out at once."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 
-def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5) -> str:
+def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, travels: float = 0.1) -> str:
     """Let a writer write for up to `longest` seconds, kill it, and check the vault against the book.
+
+    `travels` is the share of its steps that branch or restore.
 
     Returns how the call that was under way ended: "done", "undone", or "idle". Raises AssertionError for an
     acknowledged memory that is lost, is there twice or differs, a half-done call, or anything that doctor finds.
     """
-    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed)]
+    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed), str(travels)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own module
         assert writer.stdout is not None
         chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
@@ -93,7 +136,7 @@ def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5) -> s
         writer.send_signal(signal.SIGKILL)
         lines = [json.loads(line) for line in writer.stdout.read().splitlines() if line.endswith("}")]
     for line in lines:
-        if line.keys() & {"kept", "gone"}:
+        if line.keys() & {"kept", "gone", "state"}:
             book.note(line)
     under_way = lines[-1] if lines and "doing" in lines[-1] else None
     return check(folder, book, under_way)
@@ -124,6 +167,11 @@ def _settle(book: Book, found: dict[str, str], under_way: dict[str, Any] | None)
             return "undone"
         book.note({"gone": [under_way["erasing"]]})
         return "done"
+    if "travelling" in under_way:
+        place = next((i for i, state in enumerate(under_way["travelling"]) if state == found), None)
+        assert place is not None, "a journey was half done"
+        book.note({"state": found})
+        return "done" if place else "undone"
     texts = set(under_way["doing"])
     made = {id: text for id, text in found.items() if text in texts}
     assert len(made) in {0, len(texts)}, f"a call was half done: {len(made)} of {len(texts)}"
@@ -144,4 +192,4 @@ def _all(t: Tercet) -> list[Any]:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), int(sys.argv[2]))
+    write(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) if sys.argv[3:] else 0.1)

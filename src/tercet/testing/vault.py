@@ -26,13 +26,17 @@ from tercet.testing.filtering import FilterTests
 from tercet.testing.keeping import UpkeepTests
 from tercet.testing.reading import ReadTests
 from tercet.testing.remembering import RememberTests
+from tercet.testing.slotting import SlotTests
 from tercet.testing.tenancy import ScopeTests
+from tercet.testing.travelling import TimeTests
 
 WHEN = datetime(2024, 5, 1, 9, 30, 0, 17, tzinfo=UTC)
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
 
 
-class VaultTests(RememberTests, ReadTests, ChangeTests, ForgetTests, FilterTests, ScopeTests, UpkeepTests):
+class VaultTests(
+    RememberTests, ReadTests, ChangeTests, ForgetTests, FilterTests, ScopeTests, UpkeepTests, TimeTests, SlotTests
+):
     """Every promise of the contract is one test. Subclass it and provide `open_tercet`."""
 
     @pytest.fixture(params=["public", "quarantined", "secret"])

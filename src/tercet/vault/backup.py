@@ -16,7 +16,7 @@ import apsw
 from tercet.errors import VaultBusy, VaultDamaged, VaultError
 from tercet.vault import mark
 from tercet.vault.codec import dump
-from tercet.vault.connection import connect, query, scalar, translated
+from tercet.vault.connection import connect, query, translated
 from tercet.vault.erase import erase
 from tercet.vault.files import make_folder, sync
 from tercet.vault.ids import RandomIds, system_clock
@@ -190,7 +190,7 @@ def _replay(ledger: dict[bytes, int], staging: Path, name: str) -> list[str]:
         tenant = vault.tenant(name)
         with tenant.writing(by="restore") as writer:
             find = "SELECT n FROM cubes WHERE id = ?"
-            numbers = [n for id in ledger if (n := scalar(writer.connection, find, (id,))) is not None]
+            numbers = [n for id in ledger for (n,) in query(writer.connection, find, (id,))]
             gone = erase(writer, numbers, despite_holds=True).erased if numbers else ()
             writer.connection.executemany("INSERT OR IGNORE INTO erased VALUES (?, ?)", list(ledger.items()))
         waiting = tenant.scrub(at_once=True) if numbers else None

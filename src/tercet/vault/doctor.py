@@ -15,6 +15,7 @@ from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import jobs, journal, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
+from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
 from tercet.vault.rebuild import rebuild
@@ -22,7 +23,6 @@ from tercet.vault.search import wide, words
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import unpack
 from tercet.vault.sqlite import SqliteVault, file_name, segments_of
-from tercet.vault.writer import attributes, heading
 
 BATCH = 500
 MOST_LINES = 20
@@ -135,7 +135,7 @@ def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None)
         return str(error)
     with snapshot(connection):
         changed = wide.changed_since(connection, segment.seq)
-        held = [n for (n,) in query(connection, "SELECT cube FROM vectors WHERE space = ?", (space,))]
+        held = [n for (n,) in query(connection, f"SELECT cube {wide.HELD}", (space,))]
     same = np.array_equal(np.setdiff1d(segment.numbers, changed), np.setdiff1d(held, changed))
     return None if same else "it does not hold the memories that the table holds"
 
@@ -226,7 +226,8 @@ def _unlogged(connection: apsw.Connection, _tenant: str, _repair: bool) -> Itera
     # And the other way round: a version that was written, and whose cube was not erased, is there.
     logged = (
         "SELECT j.seq, j.version, j.detail FROM journal j WHERE j.version IS NOT NULL AND j.detail IS NOT NULL "
-        "AND j.cube NOT IN (SELECT id FROM erased) AND j.seq NOT IN (SELECT seq FROM versions) ORDER BY 1"
+        "AND j.cube NOT IN (SELECT id FROM erased) AND j.seq NOT IN (SELECT seq FROM versions) "
+        "AND j.number NOT IN (SELECT number FROM journal WHERE action = 'drop' AND number > 0) ORDER BY 1"
     )
     for seq, version, detail in query(connection, logged):
         if _commitment(detail) is not None:
@@ -266,7 +267,7 @@ def _heads(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[F
 _ASTRAY = """
 SELECT c.n, c.version, max(v.version) AS newest, (
     SELECT max(j.version) FROM journal j WHERE j.cube = c.id AND j.number = c.n
-) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = 0 GROUP BY c.n HAVING c.version IS NOT newest
+) FROM cubes c LEFT JOIN versions v ON v.cube = c.n AND v.branch = c.branch GROUP BY c.n HAVING c.version IS NOT newest
 """
 
 
@@ -327,22 +328,21 @@ def _derivations(connection: apsw.Connection, tenant: str, repair: bool) -> Iter
             yield Finding("derivations", f"memory {head.id}: {len(wanted)} sources wanted", repair)
 
 
-_DERIVE = "INSERT INTO derivations SELECT ?, ?, n, ? FROM cubes WHERE id = ?"
+_DERIVE = """
+INSERT INTO derivations SELECT ?1, ?2, min(c.n), ?3
+FROM cubes c JOIN versions v ON v.cube = c.n AND v.version = ?3 WHERE c.id = ?4
+"""
 
 
 def _vectors(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     rows = "SELECT v.n, v.cube, v.vectors, p.dim FROM vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY v.n"
-    bad = [n for n, _, blob, dim in connection.execute(rows) if not _unit(blob, dim)]
-    if bad:
-        if repair:
-            connection.executemany("DELETE FROM vectors WHERE n = ?", [(n,) for n in bad])
-        yield Finding("vectors", f"{len(bad)} rows that are no unit vectors of their space", repair)
-    rows = "SELECT v.rowid, v.vectors, p.dim FROM old_vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY 1"
-    bad = [n for n, blob, dim in connection.execute(rows) if not _unit(blob, dim)]
-    if bad:
-        if repair:
-            connection.executemany("DELETE FROM old_vectors WHERE rowid = ?", [(n,) for n in bad])
-        yield Finding("old_vectors", f"{len(bad)} rows that are no unit vectors of their space", repair)
+    old = "SELECT v.rowid, v.cube, v.vectors, p.dim FROM old_vectors v LEFT JOIN spaces p ON p.n = v.space ORDER BY 1"
+    for table, statement in (("vectors", rows), ("old_vectors", old)):
+        bad = [n for n, _, blob, dim in connection.execute(statement) if not _unit(blob, dim)]
+        if bad:
+            if repair:
+                connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(n,) for n in bad])  # noqa: S608
+            yield Finding(table, f"{len(bad)} rows that are no unit vectors of their space", repair)
     lacking = scalar(
         connection, "SELECT count(*) FROM cubes WHERE kind = 'text' AND n NOT IN (SELECT cube FROM vectors)"
     )
@@ -377,6 +377,29 @@ _ORPHANS = {
 }
 
 
+def _flags(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    """Whether each row is hidden, and of the branch, that the journal says."""
+    moved = "SELECT number, action = 'hide' FROM journal WHERE action IN ('hide', 'show') ORDER BY seq"
+    said = dict(query(connection, moved))
+    for n, hidden in query(connection, "SELECT n, hidden FROM cubes"):
+        if hidden != said.get(n, 0):
+            if repair:
+                connection.execute("UPDATE cubes SET hidden = ? WHERE n = ?", (said.get(n, 0), n))
+            yield Finding("hidden", f"cube number {n} says {hidden}, the journal {said.get(n, 0)}", repair)
+    for n, branch, other in query(connection, _BRANCH):
+        if branch != other:
+            yield Finding("branches", f"cube number {n} says branch {branch}, its versions {other}")
+    for (n,) in query(connection, _NAMELESS):
+        yield Finding("branches", f"branch number {n} is spoken of and is not there")
+
+
+_NAMELESS = """
+SELECT n FROM (SELECT parent AS n FROM branches UNION SELECT branch FROM cubes UNION SELECT branch FROM snapshots)
+WHERE n > 0 AND n NOT IN (SELECT n FROM branches)
+"""
+_BRANCH = "SELECT DISTINCT c.n, c.branch, v.branch FROM cubes c JOIN versions v ON v.cube = c.n"
+
+
 def _orphans(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     for name, rest in _ORPHANS.items():
         [(count,)] = query(connection, f"SELECT count(*) {rest}")
@@ -409,6 +432,7 @@ CHECKS: dict[str, Check] = {
     "content": _content,
     "log": _unlogged,
     "orphans": _orphans,
+    "flags": _flags,
     "words": _words,
     "attributes": _attributes,
     "derivations": _derivations,

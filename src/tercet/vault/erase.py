@@ -13,10 +13,11 @@ from tercet import lifecycle
 from tercet.cube import MemCube
 from tercet.errors import Held
 from tercet.lifecycle import State
-from tercet.vault import jobs
+from tercet.vault import jobs, slots
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar, undamaged
 from tercet.vault.ids import parse_id
+from tercet.vault.reader import Reader
 from tercet.vault.search import words
 from tercet.vault.writer import Writer
 
@@ -49,22 +50,24 @@ class Receipt:
 
 
 def closure(connection: apsw.Connection, numbers: Iterable[int]) -> list[int]:
-    """The cubes that hold content of these: those quoting the same pieces, and all that was made from either."""
+    """The rows that hold content of these: those of every branch for the same cubes, those quoting the same pieces,
+    and all that was made from any of them."""
     reached, border = set[int](), sorted(set(numbers))
     while border:
         reached |= set(border)
         found = set[int]()
         for start in range(0, len(border), 500):
             part = border[start : start + 500]
-            found |= {n for (n,) in query(connection, _NEXT.format(marks(part), marks(part)), (*part, *part))}
+            found |= {n for (n,) in query(connection, _NEXT.format(marks(part)), part * 3)}
         with undamaged("What memories were made from"):
             border = sorted(found - reached)
     return sorted(reached)
 
 
 _NEXT = """
-SELECT product FROM derivations WHERE source IN ({})
-UNION SELECT b.cube FROM versions a JOIN versions b ON b.piece = a.piece WHERE a.cube IN ({})
+SELECT product FROM derivations WHERE source IN ({0})
+UNION SELECT b.cube FROM versions a JOIN versions b ON b.piece = a.piece WHERE a.cube IN ({0})
+UNION SELECT b.n FROM cubes a JOIN cubes b ON b.id = a.id WHERE a.n IN ({0})
 """
 
 
@@ -80,24 +83,25 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
     """
     connection = writer.connection
     numbers = closure(connection, asked)
-    found = dict(zip(numbers, writer.reader.cubes(numbers), strict=True))
+    # Rows as they are, whatever the writer's branch shows of them: their words are what the index has.
+    found = dict(zip(numbers, Reader(connection, writer.tenant).cubes(numbers), strict=True))
     for cube in found.values():
         if cube.governance.hold is not None and not despite_holds:
             raise Held(f"Memory {cube.id} is on hold ({cube.governance.hold}); nothing was erased.")
         lifecycle.step(cube.state, State.EXPIRED)
     rows: dict[str, int] = {}
     for n, cube in found.items():
-        _remove(connection, n, cube, rows)
+        writer.chain.branch = remove(connection, n, cube, rows)
         writer.chain.append("forget", cube.id, cube.version, place=(n, writer.scope(cube.scope)[1]))
-        connection.execute("INSERT INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
-    # The words of a failed job's error may quote what is going.
-    connection.execute("UPDATE jobs SET error = NULL WHERE error IS NOT NULL")
-    connection.execute("INSERT INTO scrubs (at) VALUES (?)", (to_micros(writer.at),))
-    jobs.enqueue(connection, "scrub", {}, at=writer.at)
-    chosen = set(asked)
+        connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (parse_id(cube.id), to_micros(writer.at)))
+    writer.chain.branch = writer.branch
+    slots.release(writer, list(found.values()))
+    leave_scrub(writer)
+    chosen = {found[n].id for n in asked if n in found}
+    gone = tuple(dict.fromkeys(cube.id for cube in found.values()))
     return Receipt(
-        erased=tuple(cube.id for cube in found.values()),
-        derived=tuple(cube.id for n, cube in found.items() if n not in chosen),
+        erased=gone,
+        derived=tuple(id for id in gone if id not in chosen),
         rows=rows,
         erased_at=writer.at,
         scrubbed_at=None,
@@ -105,6 +109,14 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
         seq=writer.chain.seq,
         head=writer.chain.hash.hex(),
     )
+
+
+def leave_scrub(writer: Writer) -> None:
+    """Put down, in the transaction that removes rows, that their bytes are to be overwritten."""
+    # The words of a failed job's error may quote what is going.
+    writer.connection.execute("UPDATE jobs SET error = NULL WHERE error IS NOT NULL")
+    writer.connection.execute("INSERT INTO scrubs (at) VALUES (?)", (to_micros(writer.at),))
+    jobs.enqueue(writer.connection, "scrub", {}, at=writer.at)
 
 
 def scrub_waits(connection: apsw.Connection) -> bool:
@@ -137,8 +149,10 @@ def scrub(connection: apsw.Connection, path: Path) -> str | None:
     return None
 
 
-def _remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, int]) -> None:
-    owner = scalar(connection, "SELECT s.owner FROM cubes c JOIN scopes s ON s.n = c.scope WHERE c.n = ?", (n,))
+def remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, int]) -> int:
+    """Take out one row with all that hangs on its number, and count by table; returns its branch."""
+    where = "SELECT s.owner, c.branch FROM cubes c JOIN scopes s ON s.n = c.scope WHERE c.n = ?"
+    [(owner, branch)] = query(connection, where, (n,))
     pieces = [p for (p,) in query(connection, "SELECT piece FROM versions WHERE cube = ? AND piece IS NOT NULL", (n,))]
     terms = words.counts(cube.text)
     words.remove(connection, owner, n, terms)
@@ -146,6 +160,7 @@ def _remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, 
     statements = [
         ("attributes", "DELETE FROM attributes WHERE owner = ? AND cube = ?", (owner, n)),
         ("vectors", "DELETE FROM vectors WHERE cube = ?", (n,)),
+        ("old_vectors", "DELETE FROM old_vectors WHERE cube = ?", (n,)),
         ("derivations", "DELETE FROM derivations WHERE product = ? OR source = ?", (n, n)),
         ("uses", "DELETE FROM uses WHERE cube = ?", (n,)),
         ("versions", "DELETE FROM versions WHERE cube = ?", (n,)),
@@ -155,3 +170,4 @@ def _remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, 
     for table, statement, bindings in statements:
         connection.execute(statement, bindings)
         rows[table] = rows.get(table, 0) + connection.changes()
+    return int(branch)

@@ -36,8 +36,8 @@ class Change:
 class Chain:
     """Appends lines within one transaction."""
 
-    def __init__(self, connection: apsw.Connection, *, by: str, at: datetime) -> None:
-        self.connection, self.by, self.at = connection, by, to_micros(at)
+    def __init__(self, connection: apsw.Connection, *, by: str, at: datetime, branch: int = 0) -> None:
+        self.connection, self.by, self.at, self.branch = connection, by, to_micros(at), branch
         self.seq, self.hash = head(connection)
 
     def append(
@@ -49,7 +49,12 @@ class Chain:
         place: tuple[int, int] | None = None,
         **detail: object,
     ) -> int:
-        """Write a line about a cube at `place` (its number, its scope's); returns the line's sequence number."""
+        """Write a line about a cube at `place` (its number, its scope's); returns the line's sequence number.
+
+        The detail of a line says of which branch it is, unless it is of the main line.
+        """
+        if self.branch:
+            detail = {"branch": self.branch, **detail}
         self.seq += 1
         raw = parse_id(id) if id else None
         text = dump(detail) if detail else None
@@ -72,20 +77,32 @@ def head(connection: apsw.Connection) -> tuple[int, bytes]:
 
 
 def changes(
-    connection: apsw.Connection, condition: str, bindings: Sequence[object], *, since: int, limit: int
+    connection: apsw.Connection,
+    condition: str,
+    bindings: Sequence[object],
+    *,
+    layers: Sequence[tuple[int, int]],
+    since: int,
+    limit: int,
 ) -> list[Change]:
-    """Lines after `since`, oldest first, on cubes of the scopes that meet a condition over `scopes s`, `owners o`."""
+    """Lines after `since`, oldest first, on cubes of the scopes that meet a condition over `scopes s`, `owners o`.
+
+    `layers` are the branches that are looked at, each up to some line; erasures are told beyond it, for they reach all.
+    """
+    within = " OR ".join("(of = ? AND (j.seq <= ? OR j.action = 'forget'))" for _ in layers)
+    bounds = [bound for layer in layers for bound in layer]
     statement = (
-        "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by "  # noqa: S608  # our own words; values are bound
+        "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by, "  # noqa: S608  # our own words; values are bound
+        "CASE WHEN json_valid(j.detail) THEN coalesce(j.detail ->> '$.branch', 0) ELSE 0 END AS of "
         "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "
-        f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?"
+        f"WHERE j.seq > ? AND {condition} AND ({within}) ORDER BY j.seq LIMIT ?"
     )
-    rows = query(connection, statement, (since, *bindings, limit))
+    rows = query(connection, statement, (since, *bindings, *bounds, limit))
     rising([row[0] for row in rows], since)
     with undamaged("The journal"):
         return [
             Change(seq, from_micros(at), action, format_id(cube), version, by)
-            for seq, at, action, cube, version, by in rows
+            for seq, at, action, cube, version, by, _ in rows
         ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apsw
@@ -16,11 +16,13 @@ from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
 from tercet.scope import Scope
 from tercet.vault import journal
+from tercet.vault.branches import TRUNK, Line
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, rising, scalar, undamaged
 from tercet.vault.filters import Where, compile_where, split_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
+from tercet.vault.past import Overlay
 
 Ints = NDArray[np.int64]
 
@@ -30,14 +32,14 @@ _HEAD = "FROM cubes c JOIN scopes s ON s.n = c.scope JOIN owners o ON o.n = s.ow
 _CUBE = f"""
 SELECT c.n, c.id, v.version, c.state, o.user, s.agent, s.session, v.header, v.salt, v.commitment,
        coalesce(v.text, e.text)
-{_HEAD} JOIN versions v ON v.cube = c.n LEFT JOIN episodes e ON e.n = v.piece
-WHERE v.branch = 0
+{_HEAD} JOIN versions v ON v.cube = c.n AND v.branch = c.branch LEFT JOIN episodes e ON e.n = v.piece
+WHERE TRUE
 """
 
 _HEADS = "SELECT n, id FROM cubes WHERE n IN ({})"
 _ASTRAY = """
 SELECT n, id FROM cubes c WHERE n IN ({}) AND version IS NOT (
-    SELECT max(v.version) FROM versions v WHERE v.cube = c.n AND v.branch = 0
+    SELECT max(v.version) FROM versions v WHERE v.cube = c.n AND v.branch = c.branch
 )
 """
 
@@ -73,11 +75,43 @@ class Page(list[MemCube]):
 
 
 class Reader:
-    """What one snapshot of the file holds."""
+    """What one snapshot of the file holds, as a line shows it: the main line as it is now, unless told otherwise.
 
-    def __init__(self, connection: apsw.Connection, tenant: str) -> None:
-        self.connection, self.tenant = connection, tenant
+    `past` reads, from a vault in memory, those cubes that the line shows otherwise than the rows are; `left_out` are
+    the numbers of rows that it does not show.
+    """
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        tenant: str,
+        *,
+        line: Line = TRUNK,
+        past: Reader | None = None,
+        overlay: Overlay | None = None,
+    ) -> None:
+        self.connection, self.tenant, self.line, self.past = connection, tenant, line, past
+        self.left_out = overlay.left_out if overlay else ()
+        self.there = overlay.there if overlay else frozenset[int]()
         self._scopes: dict[tuple[str, str, str], Scope] = {}
+
+    @property
+    def _seen(self) -> str:
+        if not self.left_out:
+            return self.line.seen
+        numbers = json.dumps(self.left_out)
+        return f"{self.line.seen} AND c.n NOT IN (SELECT value FROM json_each('{numbers}'))"  # noqa: S608  # numbers
+
+    def close(self) -> None:
+        """Let the vault in memory go; the file's connection is not this one's to close."""
+        if self.past is not None:
+            self.past.connection.close()
+
+    def cover(self, n: int) -> None:
+        """See a row no more: the writer's branch has just got one of its own for that cube."""
+        self.left_out, self.there = (*self.left_out, n), self.there - {n}
+        if self.past is not None:
+            self.past.connection.execute("DELETE FROM cubes WHERE n = ?", (n,))
 
     def head(self, id: str, scope: Scope) -> tuple[int, MemCube]:
         """The number and newest version of a cube.
@@ -87,15 +121,14 @@ class Reader:
         MissingMemory
             If the scope does not see it; a foreign id and one that never was are not told apart.
         """
-        chosen = select(scope)
-        statement = f"SELECT c.n {_HEAD} WHERE c.id = ? AND {chosen.condition}"
-        n = scalar(self.connection, statement, (parse_id(id) or b"", *chosen.bindings))
-        if n is None:
+        raw = parse_id(id) or b""
+        found = self.having(scope, "c.id = ?", (raw,))
+        if not found:
             raise MissingMemory(id)
-        return n, self.cubes([n])[0]
+        return found[0], self.cubes(found)[0]
 
     def cubes(self, numbers: Sequence[int]) -> list[MemCube]:
-        """The newest versions of cubes given by number, in that order; a number that is gone is left out.
+        """The versions of cubes given by number that the line shows, in that order; one that is gone is left out.
 
         Raises
         ------
@@ -103,8 +136,12 @@ class Reader:
             If one of them is not what was written; so does everything else that gives cubes.
         """
         found: dict[int, MemCube] = {}
-        for start in range(0, len(numbers), 500):
-            part = numbers[start : start + 500]
+        if self.past is not None and self.there.intersection(numbers):
+            old = [n for n in numbers if n in self.there]
+            found = dict(zip(old, self.past.cubes(old), strict=True))
+        wanted = [n for n in numbers if n not in found]
+        for start in range(0, len(wanted), 500):
+            part = wanted[start : start + 500]
             statement = f"{_CUBE} AND v.version = c.version AND c.n IN ({marks(part)})"
             for row in query(self.connection, statement, part):
                 found[row[0]] = self._cube(row)
@@ -113,7 +150,20 @@ class Reader:
 
     def history(self, id: str, scope: Scope) -> list[MemCube]:
         """Every version, oldest first. Raises MissingMemory."""
-        return self.versions(self.head(id, scope)[0])
+        n, _ = self.head(id, scope)
+        versions = self.past.versions(n) if self.past is not None and n in self.there else self.versions(n)
+        # A row that a branch made when it changed its parent's cube goes on where the parent's versions were then.
+        raw = parse_id(id)
+        for branch in self.line.numbers[1:] if versions[0].version > 1 else ():
+            below = scalar(self.connection, "SELECT n FROM cubes WHERE id = ? AND branch = ?", (raw, branch))
+            if below is not None and below != n:
+                first, state = versions[0].version, versions[0].state
+                older = [old for old in self.versions(below) if old.version < first]
+                versions = [
+                    *(replace(old, behavioural=replace(old.behavioural, state=state)) for old in older),
+                    *versions,
+                ]
+        return versions
 
     def versions(self, n: int) -> list[MemCube]:
         """Every version of the cube with that number, oldest first."""
@@ -135,29 +185,47 @@ class Reader:
         check_limit(limit)
         after = _read_cursor(cursor)
         chosen = select(scope, where)
-        base = f"{_HEAD} WHERE {chosen.condition}"
-        total = scalar(self.connection, f"SELECT count(*) {base}", chosen.bindings)
-        rows = query(
-            self.connection,
-            f"SELECT c.n {base} AND c.n > ? ORDER BY c.n LIMIT ?",
-            (*chosen.bindings, after, limit + 1),
-        )
-        numbers = rising([n for (n,) in rows], after)[:limit]
-        following = _write_cursor(numbers[-1]) if len(rows) > limit else None
-        return Page(self.cubes(numbers), total=total, cursor=following)
+        total, numbers = 0, list[int]()
+        for reader in self._readers:
+            base = f"{_HEAD} WHERE {reader._seen} AND {chosen.condition}"  # noqa: SLF001
+            total += scalar(reader.connection, f"SELECT count(*) {base}", chosen.bindings)
+            rows = query(
+                reader.connection,
+                f"SELECT c.n {base} AND c.n > ? ORDER BY c.n LIMIT ?",
+                (*chosen.bindings, after, limit + 1),
+            )
+            numbers += rising([n for (n,) in rows], after)
+        numbers.sort()
+        following = _write_cursor(numbers[limit - 1]) if len(numbers) > limit else None
+        return Page(self.cubes(numbers[:limit]), total=total, cursor=following)
 
     def named(self, scope: Scope, ref: str) -> MemCube | None:
         """The cube that a ref names within exactly this scope, where a part left out means none."""
-        rows = query(
-            self.connection,
-            f"SELECT c.n {_HEAD} WHERE o.user = ? AND s.agent = ? AND s.session = ? AND c.ref = ?",
-            (scope.user or "", scope.agent or "", scope.session or "", ref),
-        )
-        return self.cubes([rows[0][0]])[0] if rows else None
+        exactly = "o.user = ? AND s.agent = ? AND s.session = ? AND c.ref = ?"
+        bound = (scope.user or "", scope.agent or "", scope.session or "", ref)
+        found = self.having(Scope(self.tenant), exactly, bound)
+        return self.cubes(found)[0] if found else None
+
+    def having(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
+        """The numbers of a scope's cubes that meet a condition over `cubes c`, `scopes s` and `owners o`."""
+        found: list[int] = []
+        for reader in self._readers:
+            found += reader._find(scope, condition, bound)  # noqa: SLF001  # one of our own kind
+        return sorted(found)
+
+    def marks(self, n: int) -> int:
+        """What recall keeps of a cube's text beside its words."""
+        connection = self.past.connection if self.past is not None and n in self.there else self.connection
+        return int(scalar(connection, "SELECT marks FROM cubes WHERE n = ?", (n,)))
 
     def erased(self, id: str) -> bool:
         """Whether a cube of this id was erased here; such a one does not come back."""
         return scalar(self.connection, "SELECT 1 FROM erased WHERE id = ?", (parse_id(id) or b"",)) is not None
+
+    def hidden(self, id: str) -> bool:
+        """Whether a restore has hidden a cube of this id on the branch."""
+        found = "SELECT hidden FROM cubes WHERE id = ? AND branch = ?"
+        return bool(scalar(self.connection, found, (parse_id(id) or b"", self.line.branch)))
 
     def changes(self, scope: Scope, *, since: int, limit: int) -> list[Change]:
         """What happened to the cubes of a scope after a sequence number, oldest first. Raises InvalidRequest."""
@@ -165,20 +233,30 @@ class Reader:
         if not isinstance(since, int) or not 0 <= since < 2**63:
             raise InvalidRequest(f"since is a sequence number such as a change's `.seq`, not {since!r:.40}.")
         chosen = select(scope)
-        return journal.changes(self.connection, chosen.condition, chosen.bindings, since=since, limit=limit)
+        layers = [(layer.branch, layer.until) for layer in self.line.layers]
+        return journal.changes(
+            self.connection, chosen.condition, chosen.bindings, layers=layers, since=since, limit=limit
+        )
 
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""
         chosen = select(scope, where)
-        rows = query(self.connection, f"SELECT c.n {_HEAD} WHERE {chosen.condition} ORDER BY c.n", chosen.bindings)
-        return [n for (n,) in rows]
+        found: list[int] = []
+        for reader in self._readers:
+            statement = f"SELECT c.n {_HEAD} WHERE {reader._seen} AND {chosen.condition} ORDER BY c.n"  # noqa: SLF001
+            found += [n for (n,) in query(reader.connection, statement, chosen.bindings)]
+        return found if self.past is None else sorted(found)
 
     def sets(self, scope: Scope, where: Where | None = None) -> Iterator[tuple[Ints, bool]]:
         """Sets of numbers, in no order, that say which of a user's cubes the rest of the scope and `where` leave.
 
-        Those in every set whose flag is true, and in none whose flag is false.
+        Those in every set whose flag is true, and in none whose flag is false. They may hold numbers that are not seen.
         """
         tests = split_where(where, scope.user)
+        if not self.line.plain:
+            if tests or scope.agent is not None or scope.session is not None:
+                yield np.array(self.numbers(scope, where), dtype=np.int64), True
+            return
         plain = [test for test in tests if not test.of_label]
         if plain or scope.agent is not None or scope.session is not None:
             chosen = select(scope)
@@ -193,6 +271,31 @@ class Reader:
         # One text of all numbers: a tuple for each would take longer than to find them.
         found = scalar(self.connection, f"SELECT group_concat({rest}", bound)  # every value is bound
         return np.fromstring(found or "", dtype=np.int64, sep=",")
+
+    def reach(self, scope: Scope, where: Where | None = None, *, id: str | None = None) -> list[int]:
+        """The rows that an erasure of a scope has to reach: hidden ones too and, on the main line, those of any branch.
+
+        `where` or `id` say of which cubes. A cube that met `where` in an earlier version only is not among them.
+        """
+        chosen = select(scope, where)
+        named, bound = ("TRUE", ()) if id is None else ("c.id = ?", (parse_id(id) or b"",))
+        own = "TRUE" if self.line.branch == 0 else f"c.branch = {self.line.branch} AND c.hidden != 0"
+        statement = f"SELECT c.n {_HEAD} WHERE {named} AND {own} AND {chosen.condition} ORDER BY c.n"
+        found = {n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))}
+        if self.line.branch:
+            seen = self.numbers(scope, where) if id is None else self.having(scope, named, bound)
+            found |= set(seen)
+        return sorted(found)
+
+    @property
+    def _readers(self) -> tuple[Reader, ...]:
+        """This one, and that of what the line shows otherwise; between them each cube is seen once."""
+        return (self,) if self.past is None else (self, self.past)
+
+    def _find(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
+        chosen = select(scope)
+        statement = f"SELECT c.n {_HEAD} WHERE {condition} AND {self._seen} AND {chosen.condition}"
+        return [n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))]
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:
         n, raw, version, state, user, agent, session, header, salt, commitment, text = row

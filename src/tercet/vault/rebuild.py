@@ -94,4 +94,5 @@ _LOST = """
 SELECT count(*) FROM journal
 WHERE version IS NOT NULL AND json_extract(detail, '$.commitment') IS NOT NULL
 AND cube NOT IN (SELECT cube FROM journal WHERE action = 'forget') AND seq NOT IN (SELECT seq FROM versions)
+AND number NOT IN (SELECT number FROM journal WHERE action = 'drop' AND number > 0)
 """

@@ -135,7 +135,9 @@ STEPS: Mapping[int, str] = {
     DROP TABLE cubes;
     ALTER TABLE cubes_2 RENAME TO cubes;
     CREATE INDEX cubes_by_scope ON cubes (scope, n);
-    CREATE UNIQUE INDEX cubes_by_ref ON cubes (scope, branch, ref) WHERE ref IS NOT NULL;
+    CREATE UNIQUE INDEX cubes_by_ref ON cubes (scope, branch, ref) WHERE ref IS NOT NULL AND hidden = 0;
+    CREATE INDEX cubes_by_branch ON cubes (branch) WHERE branch > 0;
+    CREATE INDEX journal_by_time ON journal (at); -- the first line after a moment is where a look into the past begins
     CREATE INDEX cubes_by_end ON cubes (expires) WHERE expires IS NOT NULL;
     CREATE INDEX cubes_by_decay ON cubes (half_life) WHERE half_life IS NOT NULL;
     CREATE INDEX cubes_by_slot ON cubes (subject, attribute) WHERE subject IS NOT NULL;

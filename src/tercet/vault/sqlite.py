@@ -23,16 +23,19 @@ from numpy.typing import NDArray
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.scope import Scope
 from tercet.vault import jobs, mark
+from tercet.vault.branches import HERE, Moment, line_at
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
+from tercet.vault.past import Marks
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
 from tercet.vault.search import wide
 from tercet.vault.search.columns import Columns, Ints
+from tercet.vault.search.lines import LineView, Pasts
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
 from tercet.vault.spaces import Space
@@ -55,12 +58,22 @@ class SqliteVault:
         Where ids, times and salts come from; give seeded ones to repeat a run exactly.
     vfs
         The SQLite layer that reads and writes the files; left out, the system's own.
+    marks
+        What recall keeps of a text beside its words, for texts that come back from the past.
     """
 
     def __init__(
-        self, folder: Path, *, ids: IdSource, clock: Clock, entropy: Entropy = os.urandom, vfs: str | None = None
+        self,
+        folder: Path,
+        *,
+        ids: IdSource,
+        clock: Clock,
+        entropy: Entropy = os.urandom,
+        vfs: str | None = None,
+        marks: Marks = lambda _: 0,
     ) -> None:
         self.folder, self.ids, self.clock, self.entropy, self.vfs = folder, ids, clock, entropy, vfs
+        self.marks = marks
         try:
             make_folder(folder / "tenants")
         except OSError as error:
@@ -119,30 +132,38 @@ class Tenant:
         self._idle: list[apsw.Connection] = []
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
         self._wide = Wide(segments_of(self.path))
+        self._pasts = Pasts()
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
         self._checked = False
         self._known = False
 
     @contextmanager
-    def reading(self) -> Iterator[Reader]:
-        """One snapshot of the file."""
-        with self._connection() as connection, translated(self.path), snapshot(connection):
-            yield Reader(connection, self.name)
+    def reading(self, moment: Moment = HERE) -> Iterator[Reader]:
+        """One snapshot of the file, at a moment of a branch. Raises MissingBranch."""
+        with (
+            self._connection() as connection,
+            translated(self.path),
+            snapshot(connection),
+            closing(self._reader(connection, moment)) as reader,
+        ):
+            yield reader
 
     @contextmanager
-    def writing(self, *, by: str) -> Iterator[Writer]:
-        """One transaction; whatever is raised inside undoes it whole. On return it is on the disk."""
+    def writing(self, *, by: str, branch: str | None = None) -> Iterator[Writer]:
+        """One transaction on a branch (None: the main line); whatever is raised inside undoes it whole.
+
+        On return it is on the disk. Raises MissingBranch.
+        """
         vault = self.vault
         with self._write_lock:
             with self._connection(create=True) as connection, translated(self.path), atomic(connection):
                 if moved(connection):  # while it waited for the lock
                     raise VaultError(f"The vault's file {self.path} was moved or replaced just now; try again.")
-                writer = Writer(
-                    connection, self.name, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy
-                )  # fmt: skip
-                yield writer
-                writer.flush()
+                with closing(self._reader(connection, Moment(branch))) as reader:
+                    writer = Writer(reader, by=by, at=vault.clock(), ids=vault.ids, entropy=vault.entropy)
+                    yield writer
+                    writer.flush()
             mark.write(self.path, writer.chain.seq, writer.chain.hash)
 
     @contextmanager
@@ -175,10 +196,12 @@ class Tenant:
             owners = [n for (n,) in query(connection, statement, bound)]
             chosen = None if scope.user is None else tuple(owners)
             space_n, dim = _space_number(connection, space), space.dim if space else 1
-            columns = self._cached(chosen, space_n, dim)
+            columns = self._cached(chosen, space_n, dim, reader.line.numbers)
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
-                columns = Columns(chosen, space_n, dim)
+                columns = Columns(chosen, space_n, dim, reader.line.numbers)
             table = columns.at(connection)
+            if not reader.line.plain:
+                table = self._pasts.table(reader, columns, table)
             seen = columns.readable(table)
         keep = np.ones(len(seen), dtype=np.bool_)
         for numbers, wanted in reader.sets(scope, where):
@@ -192,7 +215,8 @@ class Tenant:
             keep &= seen.observed < until.timestamp()
         if not keep.all():
             seen = seen.take(np.flatnonzero(keep))
-        return ScopeView(connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
+        basis = (connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
+        return ScopeView(*basis) if reader.line.plain else LineView(*basis, reader)
 
     def index(self) -> None:
         """Write the segments that wide searches want and do not have, or that too much has changed since.
@@ -255,6 +279,7 @@ class Tenant:
         """Drop the columns in memory, with whatever erased content they still hold."""
         with self._cache_lock:
             self._columns.clear()
+            self._pasts.clear()
             self._wide.close()
 
     def close(self) -> None:
@@ -269,10 +294,20 @@ class Tenant:
         with self._cache_lock:
             return self._wide.nearest(connection, numbers, space, vector, count)
 
-    def _cached(self, owners: Sequence[int] | None, space: int, dim: int) -> Columns:
-        key = (owners, space)
+    def _reader(self, connection: apsw.Connection, moment: Moment) -> Reader:
+        if moment == HERE:
+            return Reader(connection, self.name)
+        line = line_at(connection, moment)
+        seq, _ = head(connection)
+        with self._cache_lock:
+            found = self._pasts.overlay(connection, self.name, line, seq, self.vault.marks)
+        past = None if found.image is None else Reader(found.open(), self.name)
+        return Reader(connection, self.name, line=line, past=past, overlay=found)
+
+    def _cached(self, owners: Sequence[int] | None, space: int, dim: int, branches: tuple[int, ...]) -> Columns:
+        key = (owners, space, branches)
         if key not in self._columns:
-            self._columns[key] = Columns(owners, space, dim)
+            self._columns[key] = Columns(owners, space, dim, branches)
         self._columns.move_to_end(key)
         while len(self._columns) > 1 and sum(held.size for held in self._columns.values()) > CACHE_BYTES:
             self._columns.popitem(last=False)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-
-import apsw
+from typing import TypeAlias
 
 from tercet import lifecycle
-from tercet.cube import Kind, MemCube, Scalar
+from tercet.cube import Kind, Link, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
-from tercet.vault import jobs
+from tercet.vault import jobs, slots
 from tercet.vault.codec import commit, dump, encode, to_micros
 from tercet.vault.connection import marks, query, scalar
-from tercet.vault.ids import Entropy, IdSource, parse_id
+from tercet.vault.heads import attributes, heading
+from tercet.vault.ids import Entropy, IdSource, format_id, parse_id
 from tercet.vault.journal import Chain
+from tercet.vault.past import vectors_of
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
 from tercet.vault.search.columns import WIDE
@@ -25,6 +26,10 @@ from tercet.vault.spaces import Space, left
 
 INDEX_EVERY = 10_000
 """Vectors after which a large vault is asked whether its index should be written anew."""
+
+
+Kept: TypeAlias = Sequence[tuple[int, bytes, bytes | None]]
+"""(space, vectors, states) of a text, as rows have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +50,10 @@ class Entry:
 class Writer:
     """The changes one transaction makes. `Tenant.write` opens and ends it."""
 
-    def __init__(
-        self, connection: apsw.Connection, tenant: str, *, by: str, at: datetime, ids: IdSource, entropy: Entropy
-    ) -> None:
-        self.connection, self.tenant, self.at, self.ids, self.entropy = connection, tenant, at, ids, entropy
-        self.chain = Chain(connection, by=by, at=at)
-        self.reader = Reader(connection, tenant)
+    def __init__(self, reader: Reader, *, by: str, at: datetime, ids: IdSource, entropy: Entropy) -> None:
+        self.reader, self.at, self.ids, self.entropy = reader, at, ids, entropy
+        self.connection, self.tenant, self.branch = reader.connection, reader.tenant, reader.line.branch
+        self.chain = Chain(self.connection, by=by, at=at, branch=self.branch)
         self._embedded = 0
         self._postings: list[tuple[int, int, Mapping[str, int]]] = []
 
@@ -75,9 +78,10 @@ class Writer:
         episode, offset = "", 0
         space_n = self.space(space)
         done: list[MemCube] = []
+        filed: dict[str, MemCube] = {}
         for entry in entries:
             owner, scope = self.scope(entry.cube.scope)
-            twin = self._twin(scope, entry.cube)
+            twin = self._twin(entry.cube)
             if twin is not None:
                 done.append(twin)
                 continue
@@ -89,7 +93,10 @@ class Writer:
             offset += len(cube.text) + 1
             self._index(entry, owner, cube, space_n, n)
             done.append(cube)
-        return done
+            # An archive brings its slots as they were filed.
+            if cube.descriptive.slot is not None and action == "remember":
+                filed |= slots.file(self, n, cube)
+        return [filed.get(cube.id, cube) for cube in done]
 
     def revise(self, id: str, entry: Entry, space: Space | None, *, expect: int | None, action: str) -> MemCube:
         """Write the next version of a cube; everything the old text was found by goes, in the same transaction.
@@ -108,15 +115,50 @@ class Writer:
             raise StaleWrite(id, expected=expect, found=old.version)
         if old.state is State.FROZEN:
             lifecycle.step(old.state, State.GENERATED)
+        return self.rewrite(n, old, entry, self.space(space), action)
+
+    def rewrite(
+        self, n: int, old: MemCube, entry: Entry, space: int | None, action: str, *, kept: Kept = ()
+    ) -> MemCube:
+        """Write the next version of the cube with that number, whatever state it is in.
+
+        A branch that has no row of its own for the cube gets one; its parent's stays as it is. `kept` are vectors
+        that an earlier version with this text had.
+        """
         owner, scope = self.scope(old.scope)
         new = _numbered(entry.cube, old.id, old.version + 1, self.at, old.scope)
-        self._unindex(n, owner, old)
-        new = self._version((n, scope), new, piece=None, action=action)
         columns = {"version": new.version, "words": sum(entry.terms.values()), "marks": entry.marks, **heading(new)}
-        changed = ", ".join(f"{name} = ?" for name in columns)
-        self.connection.execute(f"UPDATE cubes SET {changed} WHERE n = ?", (*columns.values(), n))  # noqa: S608
-        self._index(entry, owner, new, self.space(space), n)
+        if self.owns(n):
+            self._unindex(n, owner, old)
+            changed = ", ".join(f"{name} = ?" for name in columns)
+            self.connection.execute(f"UPDATE cubes SET {changed} WHERE n = ?", (*columns.values(), n))  # noqa: S608
+        else:
+            run = scalar(self.connection, "SELECT run FROM cubes WHERE n = ?", (n,))
+            self.reader.cover(n)
+            n = self._head(
+                {"id": parse_id(old.id), "scope": scope, "state": old.state.value, "run": run} | columns
+            )  # fmt: skip
+        new = self._version((n, scope), new, piece=None, action=action)
+        self._index(entry, owner, new, space, n, kept)
         return new
+
+    def restate(self, n: int, old: MemCube, new: MemCube, action: str) -> MemCube:
+        """Write the next version of the cube with that number, of the same words under another header."""
+        new = replace(new, descriptive=replace(new.descriptive, recorded=None))
+        entry = Entry(new, words.counts(new.text), self.reader.marks(n))
+        kept = vectors_of(self.connection, n, old.version)
+        return self.rewrite(n, old, entry, None, action, kept=kept)
+
+    def owns(self, n: int) -> bool:
+        """Whether the row is one of the branch that is written to, and not of a parent."""
+        if not self.branch:
+            return True
+        return bool(scalar(self.connection, "SELECT branch FROM cubes WHERE n = ?", (n,)) == self.branch)
+
+    def _head(self, columns: Mapping[str, Scalar | bytes]) -> int:
+        columns = {"branch": self.branch, **columns}
+        insert = f"INSERT INTO cubes ({', '.join(columns)}) VALUES ({marks([*columns])}) RETURNING n"  # noqa: S608
+        return int(scalar(self.connection, insert, tuple(columns.values())))
 
     def embedded(self, rows: Sequence[tuple[int, MemCube, bytes, bytes | None]], space: Space) -> None:
         """Fill in vectors that an `embed` job made: (cube number, the version that was embedded, vectors, states).
@@ -128,19 +170,22 @@ class Writer:
             return
         for n, cube, vectors, states in rows:
             # A cube revised or erased since the job read it takes no old vector.
-            if scalar(self.connection, "SELECT version FROM cubes WHERE n = ?", (n,)) == cube.version:
+            found = query(self.connection, "SELECT version, branch FROM cubes WHERE n = ?", (n,))
+            if found and found[0][0] == cube.version:
                 self.connection.execute(
                     "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (n, space_n, vectors, states),
                 )
                 self._embedded += 1
+                self.chain.branch = found[0][1]
                 self.chain.append("embed", cube.id, cube.version, place=(n, self.scope(cube.scope)[1]))
+        self.chain.branch = self.branch
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
         """Add a batch of uses; a cube used for the first time becomes activated."""
         for id, (count, last) in counts.items():
             for n, state, scope in query(
-                self.connection, "SELECT n, state, scope FROM cubes WHERE id = ?", (parse_id(id),)
+                self.connection, "SELECT n, state, scope FROM cubes WHERE id = ? AND branch = 0", (parse_id(id),)
             ):
                 self.connection.execute(
                     "INSERT INTO uses VALUES (?, ?, ?) ON CONFLICT (cube) DO UPDATE "
@@ -151,11 +196,17 @@ class Writer:
                     self.move((n, scope, id), State.GENERATED, State.ACTIVATED)
 
     def move(self, cube: tuple[int, int, str], current: State, target: State) -> None:
-        """One edge of the lifecycle for a cube (number, scope number, id), with its journal line."""
+        """One edge of the lifecycle for a cube (number, scope number, id), with its journal line.
+
+        The line names the state before, by which a look into the past undoes it. Raises InvalidRequest for a row that
+        the writer's branch does not own.
+        """
         n, scope, id = cube
         lifecycle.step(current, target)
+        if not self.owns(n):
+            raise InvalidRequest(f"Memory {id} is its parent's in this branch; revise it here first.")
         self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (target.value, n))
-        self.chain.append(target.value, id, place=(n, scope))
+        self.chain.append(target.value, id, place=(n, scope), former=current.value)
 
     def scope(self, scope: Scope) -> tuple[int, int]:
         """The numbers of a scope's owner and of the scope itself, which are made if need be."""
@@ -188,13 +239,12 @@ class Writer:
             scalar(self.connection, "INSERT INTO spaces (name, dim) VALUES (?, ?) RETURNING n", (space.name, space.dim))
         )
 
-    def _twin(self, scope: int, draft: MemCube) -> MemCube | None:
+    def _twin(self, draft: MemCube) -> MemCube | None:
         if draft.ref is None:
             return None
-        rows = query(self.connection, "SELECT n FROM cubes WHERE scope = ? AND ref = ?", (scope, draft.ref))
-        if not rows:
+        twin = self.reader.named(draft.scope, draft.ref)
+        if twin is None:
             return None
-        [twin] = self.reader.cubes([rows[0][0]])
         # The ref names what was observed; an import that runs again after an edit hands in the first text again.
         if all(old.text != draft.text for old in self.reader.history(twin.id, Scope(self.tenant))):
             raise InvalidRequest(
@@ -211,7 +261,7 @@ class Writer:
             raise InvalidRequest(f"{id!r} is not a memory's id (a UUID).")
         if scalar(self.connection, "SELECT 1 FROM erased WHERE id = ?", (raw,)):
             raise InvalidRequest(f"Memory {id} was erased here and does not come back.")
-        if scalar(self.connection, "SELECT 1 FROM cubes WHERE id = ?", (raw,)):
+        if draft.id and self._here(raw):
             raise InvalidRequest(f"Memory {id} is here already.")
         piece = None
         if episode is not None:
@@ -226,7 +276,7 @@ class Writer:
             origin = replace(draft.descriptive.origin, episode=id_of_episode, span=(start, start + len(draft.text)))
             draft = replace(draft, descriptive=replace(draft.descriptive, origin=origin))
         new = _numbered(draft, id, max(draft.version, 1), self.at, draft.scope)
-        columns = {
+        columns: dict[str, Scalar | bytes] = {
             "id": raw,
             "scope": scope,
             "state": new.state.value,
@@ -236,33 +286,47 @@ class Writer:
             "marks": entry.marks,
             **heading(new),
         }
-        insert = f"INSERT INTO cubes ({', '.join(columns)}) VALUES ({marks([*columns])}) RETURNING n"  # noqa: S608
-        n = scalar(self.connection, insert, tuple(columns.values()))
+        n = self._head(columns)
         new = self._version((n, scope), new, piece=piece, action=action)
         return n, new
+
+    def _here(self, raw: bytes) -> bool:
+        """Whether a cube of that id is in the writer's branch, hidden perhaps, or seen from it."""
+        if scalar(self.connection, "SELECT 1 FROM cubes WHERE id = ? AND branch = ?", (raw, self.branch)):
+            return True
+        try:
+            return bool(self.branch and self.reader.head(format_id(raw), Scope(self.tenant)))
+        except MissingMemory:
+            return False
 
     def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
         header, salt = dump(encode(cube)), self.entropy(16)
         commitment = commit(salt, cube, header)
         seq = self.chain.append(action, cube.id, cube.version, place=at, commitment=commitment.hex())
         self.connection.execute(
-            "INSERT INTO versions (seq, cube, version, piece, text, header, salt, commitment) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (seq, at[0], cube.version, piece, None if piece else cube.text, header, salt, commitment),
+            "INSERT INTO versions (seq, cube, version, branch, piece, text, header, salt, commitment) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (seq, at[0], cube.version, self.branch, piece, None if piece else cube.text, header, salt, commitment),
         )
         for link in cube.behavioural.derivations:
-            source, _ = self.reader.head(link.id, Scope(self.tenant))
-            if not scalar(
-                self.connection, "SELECT 1 FROM versions WHERE cube = ? AND version = ?", (source, link.version)
-            ):
-                raise MissingMemory(link.id)
             self.connection.execute(
                 "INSERT INTO derivations VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (at[0], cube.version, source, link.version),
+                (at[0], cube.version, self._source(link), link.version),
             )
         return replace(cube, descriptive=replace(cube.descriptive, commitment=commitment.hex()))
 
-    def _index(self, entry: Entry, owner: int, cube: MemCube, space: int | None, n: int) -> None:
+    def _source(self, link: Link) -> int:
+        """The number of a row that has the version which a link names. Raises MissingMemory."""
+        n, _ = self.reader.head(link.id, Scope(self.tenant))
+        if not scalar(self.connection, _HAS, (n, link.version)) and self.branch:  # its parent's row has the older ones
+            rows = query(self.connection, "SELECT n, branch FROM cubes WHERE id = ?", (parse_id(link.id),))
+            below = [row for row, branch in rows if branch in self.reader.line.numbers]
+            n = next((row for row in below if scalar(self.connection, _HAS, (row, link.version))), n)
+        if not scalar(self.connection, _HAS, (n, link.version)):
+            raise MissingMemory(link.id)
+        return n
+
+    def _index(self, entry: Entry, owner: int, cube: MemCube, space: int | None, n: int, kept: Kept = ()) -> None:
         self._postings.append((owner, n, entry.terms))
         self.connection.executemany(
             "INSERT INTO attributes VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -274,6 +338,10 @@ class Writer:
                 (n, space, entry.vectors, entry.states),
             )
             self._embedded += 1
+        elif kept:
+            self.connection.executemany(
+                "INSERT INTO vectors (cube, space, vectors, states) VALUES (?, ?, ?, ?)", [(n, *row) for row in kept]
+            )
         elif cube.kind is Kind.TEXT:
             jobs.enqueue(self.connection, "embed", {}, at=self.at)
 
@@ -281,37 +349,18 @@ class Writer:
         self.flush()  # a cube written and revised in one transaction is indexed before it is taken out again
         words.remove(self.connection, owner, n, words.counts(old.text))
         self.connection.execute("DELETE FROM attributes WHERE owner = ? AND cube = ?", (owner, n))
+        self.keep_vectors(n, old.version)
         self.connection.execute("DELETE FROM vectors WHERE cube = ?", (n,))
 
+    def keep_vectors(self, n: int, version: int) -> None:
+        """Keep the vectors of a version that is the newest no longer: the past is searched by meaning, too."""
+        self.connection.execute(
+            "INSERT OR IGNORE INTO old_vectors SELECT cube, ?, space, vectors, states FROM vectors WHERE cube = ?",
+            (version, n),
+        )
 
-def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
-    """What filters find a cube by beside its columns: (key, value)."""
-    held: list[tuple[str, Scalar]] = [("tags", tag) for tag in cube.tags]
-    return held + [(f"metadata.{key}", value) for key, value in cube.metadata.items() if value is not None]
 
-
-def heading(cube: MemCube) -> dict[str, Scalar]:
-    """What a cube's head repeats of its newest version, by column."""
-    d, g, b = cube.descriptive, cube.governance, cube.behavioural
-    return {
-        "kind": d.kind.value,
-        "type": d.type,
-        "ref": d.origin.ref,
-        "speaker": d.origin.speaker,
-        "role": d.origin.role,
-        "observed": _micros(d.observed),
-        "happened_from": _micros(d.happened.start) if d.happened else None,
-        "happened_to": _micros(d.happened.end) if d.happened else None,
-        "expires": _micros(g.expires),
-        "half_life": g.half_life_days,
-        "held": int(g.hold is not None),
-        "sensitivity": int(g.sensitivity),
-        "trust": int(g.trust),
-        "subject": d.slot.subject if d.slot else None,
-        "attribute": d.slot.attribute if d.slot else None,
-        "valid_from": _micros(b.valid_from),
-        "valid_to": _micros(b.valid_to),
-    }
+_HAS = "SELECT 1 FROM versions WHERE cube = ? AND version = ?"
 
 
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:
@@ -323,7 +372,3 @@ def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) 
         governance=cube.governance if cube.scope == scope else replace(cube.governance, scope=scope),
         behavioural=replace(b, version=version, parent=parent),
     )
-
-
-def _micros(when: datetime | None) -> int | None:
-    return None if when is None else to_micros(when)

@@ -260,3 +260,27 @@ def test_a_filter_does_not_lower_recall(vault: Tercet) -> None:
             share.append(len(set(found) & set(best.tolist())) / 10)
     assert np.mean(shares[1]) >= np.mean(shares[0]) - 0.001
     assert np.mean(shares[0]) > 0.97
+
+
+def test_the_index_serves_branches_and_the_past(vault: Tercet) -> None:
+    """It holds the main line as it is; what a branch or the past has otherwise is scanned beside it."""
+    alice = vault.scope(user="alice")
+    vault.branch("early")
+    early = vault.scope(user="alice", branch="early")
+    early.remember("Note number 5001")
+    then = alice.changes(limit=10_000)[-1].seq
+    changed, gone = (next(c for c in alice.list(limit=20) if c.text == f"Note number {i}") for i in (8, 7))
+    alice.revise(changed.id, "Note number 9002")
+    alice.forget(gone.id)
+    vault.work(until_idle=True)
+    [path] = segments(vault)
+    assert len(Segment.open(path)) == ROWS - 1
+    past = alice.as_of(known=then)
+    for view in (early, past):
+        assert nearest(view, 8)[0] == "Note number 8"
+        assert nearest(view, 300)[0] == "Note number 300"
+        assert not {"Note number 9002", "Note number 7"} & {*nearest(view, 9002), *nearest(view, 7)}
+    assert nearest(early, 5001)[0] == "Note number 5001"
+    assert "Note number 5001" not in nearest(alice, 5001)
+    assert nearest(alice, 9002)[0] == "Note number 9002"
+    assert vault.doctor() == {"default": []}

@@ -9,9 +9,9 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
-from tercet.cube import Kind, MemCube, Scalar, check_text
+from tercet.cube import Kind, MemCube, Scalar, Slot, check_text
 from tercet.errors import InvalidRequest, Refused
 from tercet.lifecycle import State
 from tercet.scope import Scope
@@ -21,6 +21,16 @@ from tercet.text.read.message import Conversation, Document, Message
 from tercet.vault.codec import dump, encode
 
 Item: TypeAlias = str | Message | Mapping[str, object] | MemCube
+
+
+class Value(TypedDict, total=False):
+    """That something is the value of a slot (subject, attribute), and from when until when it holds."""
+
+    slot: tuple[str, str] | None
+    valid_from: datetime | str | None
+    valid_to: datetime | str | None
+
+
 MAX_LABEL = 1_000
 """Characters of a tag, a key or a metadata value."""
 
@@ -91,6 +101,30 @@ def file_drafts(
     return [
         [more(draft(message, observed=now, scope=_place(scope, talk))) for message in talk.messages] for talk in content
     ]
+
+
+def valued(
+    cube: MemCube,
+    *,
+    slot: tuple[str, str] | None = None,
+    valid_from: datetime | str | None = None,
+    valid_to: datetime | str | None = None,
+) -> MemCube:
+    """A draft that gives the value of a slot for a time. Raises InvalidRequest."""
+    d, b = cube.descriptive, cube.behavioural
+    if slot is not None:
+        if isinstance(slot, str) or not isinstance(slot, Sequence) or len(slot) != 2:
+            raise InvalidRequest(f"A slot is a subject and an attribute such as ('alice', 'city'), not {slot!r:.80}.")
+        for part in slot:
+            _check_label(part)
+        d = replace(d, slot=Slot(*slot))
+    start = instant(valid_from, "valid_from") if valid_from is not None else b.valid_from
+    end = instant(valid_to, "valid_to") if valid_to is not None else b.valid_to
+    if d.slot is not None and start is None:
+        start = d.observed
+    if start is not None and end is not None and end <= start:
+        raise InvalidRequest(f"valid_to ({end.isoformat()}) must be after valid_from ({start.isoformat()}).")
+    return replace(cube, descriptive=d, behavioural=replace(b, valid_from=start, valid_to=end))
 
 
 def _place(scope: Scope, talk: Conversation) -> Scope:

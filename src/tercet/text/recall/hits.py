@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tercet.cube import MemCube
+from tercet.vault.slots import Contradiction
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,17 +16,25 @@ class Hit:
     `score` is in [0, 1] and falls with the rank. `why` names what it was found by under "by" ("words and vectors", or
     "words" where there are no vectors, and then why there are none), under "vectors" whether a "scan" of all rows or
     the "graph" found the near vectors, and gives the contribution of each signal. In a scope too large to score every
-    row, "through" says what made it a candidate: words, vectors, time, links, or its passage.
+    row, "through" says what made it a candidate: words, vectors, time, links, or its passage. Of a fact with a slot,
+    the one that holds is shown, and `contradictions` are the other values of its slot.
     """
 
     cube: MemCube
     score: float
     why: Mapping[str, float | str]
+    contradictions: tuple[Contradiction, ...] = ()
 
 
 class Hits(list[Hit]):
-    """The best hits, and how many cubes were looked at; `dropped` says what was left out and why."""
+    """The best hits, and how many cubes were looked at; `dropped` says what was left out and why.
 
-    def __init__(self, hits: Sequence[Hit], *, total: int, truncated: bool, dropped: str | None = None) -> None:
+    `evidence` in [0, 1] says how likely it is that the question is answered here at all (see the manual's page on
+    recall): below a bound of its own, a caller had better say that it does not know.
+    """
+
+    def __init__(
+        self, hits: Sequence[Hit], *, total: int, truncated: bool, dropped: str | None = None, evidence: float = 0.0
+    ) -> None:
         super().__init__(hits)
-        self.total, self.truncated, self.dropped = total, truncated, dropped
+        self.total, self.truncated, self.dropped, self.evidence = total, truncated, dropped, evidence

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tercet.text.recall.candidates import best
+from tercet.text.recall.evidence import features
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import POLICIES, Policy
 from tercet.text.recall.query import Question
@@ -24,8 +25,8 @@ class Ranking:
     the question, as estimated on conversations and as if one row in thirty did, so that a hit scores the same however
     much else a scope comes to hold. `contributions` has, for each signal, the (k,) terms of the sum behind it, the bias
     apart. `policy` is the one that ranked; if it is a fallback, `missing` says what the one asked for would have
-    needed: "vectors" or "tokens". `ways` has the rows by what made them candidates; it is empty where all rows were
-    scored.
+    needed: "vectors" or "tokens". `features` are those of `evidence.features`. `ways` has the rows by what made them
+    candidates; it is empty where all rows were scored.
     """
 
     rows: Ints
@@ -33,6 +34,7 @@ class Ranking:
     contributions: Mapping[str, Floats]
     policy: Policy
     missing: str | None
+    features: Mapping[str, float]
     ways: Mapping[str, Ints]
 
     def through(self, place: int) -> str:
@@ -77,6 +79,7 @@ def rank(
         contributions={name: part[order] for name, part in parts.items()},
         policy=chosen,
         missing=missing,
+        features=features(scene, sums, parts.get("speaker")),
         ways=scene.ways,
     )
 

@@ -12,6 +12,7 @@ from tercet.cube import MemCube
 from tercet.errors import EmbeddingFailed, InvalidRequest
 from tercet.text.embed.base import Embedder, gives_states
 from tercet.text.prepare import coder_for, guarded
+from tercet.text.recall.evidence import STRENGTHS
 from tercet.text.recall.hits import Hit, Hits
 from tercet.text.recall.late import Bits
 from tercet.text.recall.policies import POLICIES, Policy
@@ -115,7 +116,12 @@ def recall(
         how = {"by": by if placed[place] else LACKING, **ways, **through}
         hits.append(Hit(found[n], float(ranking.scores[place]), {**how, **ranking.why(place)}))
     dropped = f"{len(ranking.rows) - kept} below min_score" if kept < len(ranking.rows) else None
-    return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped)
+    return Hits(hits, total=len(view), truncated=len(view) > len(hits), dropped=dropped, evidence=strength(ranking))
+
+
+def strength(ranking: Ranking) -> float:
+    """The evidence of a ranking, in [0, 1], by the weights that go with its policy."""
+    return STRENGTHS["tokens" if ranking.policy.needs == "tokens" else "words"].of(ranking.features)
 
 
 def _by(ranking: Ranking, asked: Asked) -> str:

@@ -173,10 +173,13 @@ class Names:
 
 
 class Columns:
-    """Keeps a `Table` for some owners (None: all) and one embedding space, up to a sequence number of the journal."""
+    """Keeps a `Table` for some owners (None: all) and one embedding space, up to a sequence number of the journal.
 
-    def __init__(self, owners: Sequence[int] | None, space: int, dim: int) -> None:
-        self.owners, self.space, self.dim = owners, space, dim
+    It holds what is seen of some branches, by number, as their rows are now; 0 is the main line.
+    """
+
+    def __init__(self, owners: Sequence[int] | None, space: int, dim: int, branches: tuple[int, ...] = (0,)) -> None:
+        self.owners, self.space, self.dim, self.branches = owners, space, dim, branches
         self.seq = -1
         self.runs, self.speakers, self.kinds, self.states = Names(), Names(), Names(), Names()
         self._table: Table | None = None
@@ -204,6 +207,11 @@ class Columns:
             self._table = self._replay(connection, self._table)
         self.seq = max(newest, self.seq)
         return self._table
+
+    def read(self, connection: apsw.Connection, *, wide: bool) -> Table:
+        """The rows that another vault (one in memory, of the past) has for these owners, with the codes used here."""
+        with undamaged("What recall looks at"):
+            return self._read(connection, "TRUE", (), wide=wide)
 
     def names(self, table: Table) -> list[str]:
         """The speakers of some rows, by code; empty for a code that none of them has."""
@@ -257,7 +265,8 @@ class Columns:
 
     @property
     def _owned(self) -> str:
-        return "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
+        seen = f"c.branch IN ({','.join(map(str, self.branches))}) AND c.hidden = 0"
+        return seen if self.owners is None else f"{seen} AND s.owner IN ({marks(self.owners)})"
 
     @property
     def _owners(self) -> tuple[int, ...]:

@@ -134,7 +134,7 @@ class ScopeView:
         return self._postings[term]
 
     def _look_up(self, term: str) -> tuple[Ints, Ints]:
-        cubes, counts = words.find(self.connection, self.owners, term)
+        cubes, counts = self._found(term)
         rows = self.table.rows_of(cubes)
         if len(rows) and rows.min() < 0:
             rows, counts = rows[rows >= 0], counts[rows >= 0]
@@ -142,6 +142,10 @@ class ScopeView:
             order = np.argsort(rows, kind="stable")
             rows, counts = rows[order], counts[order]
         return rows, counts
+
+    def _found(self, term: str) -> tuple[Ints, Ints]:
+        """Numbers of all cubes of the owners that hold a term, whether the view has them or not, and how often."""
+        return words.find(self.connection, self.owners, term)
 
     def linked(self, rows: Ints) -> Ints:
         """The rows that any of these was made from, or that were made from it; ascending."""

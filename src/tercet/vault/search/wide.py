@@ -45,6 +45,11 @@ STALE = 0.1
 """Share of a segment's rows that may change before it is written anew."""
 CHUNK = 10_000
 
+HELD = """
+FROM vectors v JOIN cubes c ON c.n = v.cube WHERE v.space = ? AND c.branch = 0 AND c.hidden = 0
+"""
+"""What a segment holds: the main line. The rows of branches are few, and scanned."""
+
 log = logging.getLogger(__name__)
 
 
@@ -272,7 +277,7 @@ def tidy(connection: apsw.Connection, folder: Path) -> None:
 
 
 def _rows(connection: apsw.Connection, space: int) -> Iterator[tuple[int, bytes]]:
-    yield from connection.execute("SELECT cube, vectors FROM vectors WHERE space = ? ORDER BY cube", (space,))
+    yield from connection.execute(f"SELECT cube, vectors {HELD} ORDER BY cube", (space,))
 
 
 def _scan(
