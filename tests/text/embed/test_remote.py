@@ -29,7 +29,7 @@ def test_a_callable_is_normalised() -> None:
 
 
 def test_a_callable_without_a_name_is_named_after_itself() -> None:
-    assert FromCallable(lengths).space.endswith(".lengths")
+    assert FromCallable(lengths).space.endswith(".lengths/3")
 
 
 def test_no_texts_is_no_call() -> None:
@@ -114,7 +114,7 @@ def test_an_endpoint_is_asked_in_batches_and_answers_are_put_in_order(endpoint: 
     assert {(r["path"], r["model"], r["key"]) for r in endpoint.requests} == {
         ("/v1/embeddings", "tiny", f"Bearer {KEY}")
     }
-    assert embedder.space == "openai/tiny"
+    assert embedder.space == "openai/tiny/3"
 
 
 def test_the_dimension_is_found_out(endpoint: Endpoint) -> None:
