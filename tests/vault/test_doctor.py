@@ -23,7 +23,8 @@ UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, bra
 PRAGMA writable_schema = RESET;
 REINDEX cubes_by_scope;
 PRAGMA writable_schema = ON;
-UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, branch, hidden, n)' WHERE name = 'cubes_by_scope';
+UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, branch, hidden, n)'
+    WHERE name = 'cubes_by_scope';
 PRAGMA writable_schema = RESET;
 """
 DAMAGES = {
