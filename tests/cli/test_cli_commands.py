@@ -24,7 +24,7 @@ def test_recall_puts_the_answer_first(cli: Cli) -> None:
     found = done.json
     assert set(found) == {"hits", "total", "truncated", "evidence"}
     first = found["hits"][0]
-    assert set(first) == {"id", "text", "score", "why", "cube"}
+    assert set(first) == {"id", "text", "score", "why", "cube", "contradictions"}
     assert first["text"] == first["cube"]["text"] == "The boiler code is 4417."
     assert 0 <= first["score"] <= 1
     assert first["why"]["by"].startswith("words")

@@ -18,12 +18,13 @@ from tercet.vault.search import columns, wide
 # SQLite offers no way to take a row out of an index alone, but to declare another index in the place of its pages.
 LOSE_AN_INDEX_ROW = """
 PRAGMA writable_schema = ON;
-UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, n) WHERE n > 1'
+UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, branch, hidden, n) WHERE n > 1'
     WHERE name = 'cubes_by_scope';
 PRAGMA writable_schema = RESET;
 REINDEX cubes_by_scope;
 PRAGMA writable_schema = ON;
-UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, n)' WHERE name = 'cubes_by_scope';
+UPDATE sqlite_schema SET sql = 'CREATE INDEX cubes_by_scope ON cubes (scope, branch, hidden, n)'
+    WHERE name = 'cubes_by_scope';
 PRAGMA writable_schema = RESET;
 """
 # Blocks of postings are keyed by their first cube: x'0000000001000000' is that cube, which has the term once.

@@ -142,6 +142,21 @@ class SlotTests(Contract):
         assert intervals(b) == {OSLO: (2020, 2021), ROME: (2021, None)}
         all_clear(t)
 
+    def test_forgetting_on_a_branch_gives_its_slot_back(self, alice: ScopedMemory, t: Tercet) -> None:
+        """To what the branch has there, never to what was erased with it."""
+        city(alice, OSLO, 2020)
+        second, third = city(alice, ROME, 2022), city(alice, BERGEN, 2023)
+        t.branch("b")
+        b = t.scope(user="alice", branch="b")
+        city(b, "I live in Lom, my city.", 2021)
+        alice.revise(second.id, "I live in Roma, my city.")
+        alice.revise(third.id, "I live in Bergen now, my city.")
+        b.forget([second.id, third.id])
+        assert [hit.cube.text for hit in b.recall("which city?")] == ["I live in Lom, my city."]
+        assert intervals(b) == {OSLO: (2020, 2021), "I live in Lom, my city.": (2021, None)}
+        assert [(hit.cube.text, hit.contradictions) for hit in alice.recall("which city?")] == [(OSLO, ())]
+        all_clear(t)
+
     def test_a_filter_is_kept(self, alice: ScopedMemory) -> None:
         """Where only the older fact meets it, that one is shown, and the newer is named beside it."""
         alice.remember(OSLO, slot=CITY, valid_from="2020-01-01T00:00:00Z", tags=["a"])

@@ -134,7 +134,7 @@ STEPS: Mapping[int, str] = {
     INSERT INTO sqlite_sequence SELECT 'cubes_2', seq FROM sqlite_sequence WHERE name = 'cubes';
     DROP TABLE cubes;
     ALTER TABLE cubes_2 RENAME TO cubes;
-    CREATE INDEX cubes_by_scope ON cubes (scope, n);
+    CREATE INDEX cubes_by_scope ON cubes (scope, branch, hidden, n);
     CREATE UNIQUE INDEX cubes_by_ref ON cubes (scope, branch, ref) WHERE ref IS NOT NULL AND hidden = 0;
     CREATE INDEX cubes_by_branch ON cubes (branch) WHERE branch > 0;
     CREATE INDEX journal_by_time ON journal (at); -- the first line after a moment is where a look into the past begins

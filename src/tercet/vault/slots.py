@@ -66,7 +66,9 @@ def release(writer: Writer, erased: Sequence[MemCube]) -> None:
     for cube in erased:
         if cube.descriptive.slot is None:
             continue
-        members = _members(writer.reader, Scope(writer.tenant), cube)
+        found = _members(writer.reader, Scope(writer.tenant), cube)
+        # What a branch shows of its parent's past was read before the rows went.
+        members = {n: other for n, other in found.items() if other.id not in gone}
         for n, other in members.items():
             if other.behavioural.superseded_by in gone and other.state is not State.FROZEN and writer.owns(n):
                 declared = replace(other.behavioural, valid_to=_declared(writer.reader, other), superseded_by=None)
