@@ -195,7 +195,8 @@ def make_branch(writer: Writer, name: str, source: str | None) -> Branch:
 def snapshots(connection: apsw.Connection) -> Sequence[Snapshot]:
     """All snapshots, oldest first."""
     rows = query(connection, "SELECT name, branch, seq, at FROM snapshots ORDER BY seq, at, name")
-    return [Snapshot(name, branch_name(connection, branch), seq, from_micros(at)) for name, branch, seq, at in rows]
+    with undamaged("The list of snapshots"):
+        return [Snapshot(name, branch_name(connection, branch), seq, from_micros(at)) for name, branch, seq, at in rows]
 
 
 def branches(connection: apsw.Connection) -> Sequence[Branch]:
@@ -205,10 +206,11 @@ def branches(connection: apsw.Connection) -> Sequence[Branch]:
         "SELECT name, parent, fork, at, (SELECT count(*) FROM cubes c WHERE c.branch = b.n AND c.branch > 0) "
         "FROM branches b ORDER BY n",
     )
-    return [
-        Branch(name, branch_name(connection, parent), fork, from_micros(at), memories)
-        for name, parent, fork, at, memories in rows
-    ]
+    with undamaged("The list of branches"):
+        return [
+            Branch(name, branch_name(connection, parent), fork, from_micros(at), memories)
+            for name, parent, fork, at, memories in rows
+        ]
 
 
 def _free(connection: apsw.Connection, name: str) -> None:
