@@ -2,9 +2,9 @@
 
 A process keeps single memories, batches, revisions and erasures, and says after each call that it returned; in between
 it makes indexes, rewrites them, makes backups, moves all vectors to another embedding space, or branches and restores,
-by row of the table. It is killed with SIGKILL at a random point; then every acknowledged memory must be there once, as it
-was last written, no erased one may be, no call half done, a backup whole or none, a move must go on, and doctor must find
-nothing. The same vault is used throughout a row: later rounds open what earlier ones left.
+by row of the table. It is killed with SIGKILL at a random point; then every acknowledged memory must be there once, as
+it was last written, no erased one may be, no call half done, a backup whole or none, a move must go on, and doctor must
+find nothing. The same vault is used throughout a row: later rounds open what earlier ones left.
 It shows what a killed process loses. What a power cut loses also depends on the disk; commits are synchronous (FULL).
 """
 
