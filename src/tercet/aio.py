@@ -75,6 +75,11 @@ class AsyncTercet:
     stats = _awaitable(Tercet.stats)
     doctor = _awaitable(Tercet.doctor)
     backup = _awaitable(Tercet.backup)
+    receipt = _awaitable(Tercet.receipt)
+    verify = _awaitable(Tercet.verify)
+    audit = _awaitable(Tercet.audit)
+    verify_audit = _awaitable(Tercet.verify_audit)
+    anchor = _awaitable(Tercet.anchor)
 
     async def close(self) -> None:
         """Wait for calls that are under way, then close the vault."""
@@ -108,6 +113,12 @@ class AsyncScopedMemory:
     revise = _awaitable(ScopedMemory.revise)
     rollback = _awaitable(ScopedMemory.rollback)
     forget = _awaitable(ScopedMemory.forget)
+    freeze = _awaitable(ScopedMemory.freeze)
+    unfreeze = _awaitable(ScopedMemory.unfreeze)
+    archive = _awaitable(ScopedMemory.archive)
+    unarchive = _awaitable(ScopedMemory.unarchive)
+    hold = _awaitable(ScopedMemory.hold)
+    release = _awaitable(ScopedMemory.release)
 
 
 class AsyncAdmin:

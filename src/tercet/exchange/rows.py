@@ -6,6 +6,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from tercet.govern.receipt import receipt_document
+
 if TYPE_CHECKING:
     from tercet.cube import MemCube
     from tercet.text.recall.hits import Hit
@@ -76,14 +78,8 @@ def hit_json(hit: Hit) -> Json:
 
 
 def receipt_json(receipt: Receipt) -> Json:
-    """What an erasure did."""
-    return asdict(receipt) | {
-        "erased": list(receipt.erased),
-        "derived": list(receipt.derived),
-        "unreachable": list(receipt.unreachable),
-        "erased_at": _iso(receipt.erased_at),
-        "scrubbed_at": _iso(receipt.scrubbed_at),
-    }
+    """What an erasure did: the receipt as it is signed."""
+    return receipt_document(receipt)
 
 
 def finding_json(tenant: str, finding: Finding) -> Json:

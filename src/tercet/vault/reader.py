@@ -90,6 +90,10 @@ class Reader:
             raise MissingMemory(id)
         return n, self.cubes([n])[0]
 
+    def find(self, id: str) -> list[int]:
+        """The number of a cube of this tenant in a list; an empty one if it is not there."""
+        return [n for (n,) in query(self.connection, "SELECT n FROM cubes WHERE id = ?", (parse_id(id) or b"",))]
+
     def cubes(self, numbers: Sequence[int]) -> list[MemCube]:
         """The newest versions of cubes given by number, in that order; a number that is gone is left out.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import apsw
 
@@ -14,9 +14,9 @@ from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault import jobs
-from tercet.vault.codec import commit, dump, encode, to_micros
+from tercet.vault.codec import commit, dump, encode, from_micros, to_micros
 from tercet.vault.connection import marks, query, scalar
-from tercet.vault.ids import Entropy, IdSource, parse_id
+from tercet.vault.ids import Entropy, IdSource, format_id, parse_id
 from tercet.vault.journal import Chain
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
@@ -58,6 +58,7 @@ class Writer:
         self.connection, self.tenant, self.at, self.ids, self.entropy = connection, tenant, at, ids, entropy
         self.chain = Chain(connection, by=by, at=at)
         self.reader = Reader(connection, tenant)
+        self.erased = False  # whether an erasure is part of it: `erase` says so
         self._embedded = 0
         self._postings: list[tuple[int, int, Mapping[str, int]]] = []
 
@@ -120,9 +121,12 @@ class Writer:
         self._unindex(n, owner, old)
         new = self._version((n, scope), new, piece=None, action=action)
         columns = {"version": new.version, "words": sum(entry.terms.values()), "marks": entry.marks, **heading(new)}
+        if old.state is not State.ARCHIVED:
+            columns["due"] = _micros(_looked_at(new, self.at))
         changed = ", ".join(f"{name} = ?" for name in columns)
         self.connection.execute(f"UPDATE cubes SET {changed} WHERE n = ?", (*columns.values(), n))  # noqa: S608
         self._index(entry, owner, new, self.space(space), n)
+        self.wake(n)
         return new
 
     def embedded(self, rows: Sequence[tuple[int, MemCube, bytes, bytes | None]], space: Space) -> None:
@@ -139,25 +143,78 @@ class Writer:
                 self.chain.append("embed", cube.id, cube.version, place=(n, self.scope(cube.scope)[1]))
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
-        """Add a batch of uses; a cube used for the first time becomes activated."""
+        """Add a batch of uses; a cube used for the first time, or in the archive, becomes activated."""
         for id, (count, last) in counts.items():
-            for n, state, scope in query(
-                self.connection, "SELECT n, state, scope FROM cubes WHERE id = ?", (parse_id(id),)
-            ):
+            for n, state in query(self.connection, "SELECT n, state FROM cubes WHERE id = ?", (parse_id(id),)):
                 self.connection.execute(
                     "INSERT INTO uses VALUES (?, ?, ?) ON CONFLICT (cube) DO UPDATE "
                     "SET count = count + excluded.count, last = max(last, excluded.last)",
                     (n, count, to_micros(last)),
                 )
-                if state == State.GENERATED:
-                    self.move((n, scope, id), State.GENERATED, State.ACTIVATED)
+                if state in {State.GENERATED, State.MERGED, State.ARCHIVED}:
+                    self.move(n, State.ACTIVATED, by="read")
+                    self.wake(n)
 
-    def move(self, cube: tuple[int, int, str], current: State, target: State) -> None:
-        """One edge of the lifecycle for a cube (number, scope number, id), with its journal line."""
-        n, scope, id = cube
-        lifecycle.step(current, target)
-        self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (target.value, n))
-        self.chain.append(target.value, id, place=(n, scope))
+    def move(self, n: int, target: State, *, by: str, due: datetime | None = None) -> None:
+        """One edge of the lifecycle for the cube of that number, with its journal line.
+
+        `by` is what fires it, a right or `lifecycle.RETENTION`; `due` when its time in the archive ends.
+
+        Raises
+        ------
+        IllegalTransition, Refused
+            If there is no such edge, or `by` does not fire it.
+        """
+        find = "SELECT id, scope, state, former, half_life FROM cubes WHERE n = ?"
+        [(id, scope, now, before, half_life)] = query(self.connection, find, (n,))
+        current, former = State(now), State(before or State.GENERATED)
+        lifecycle.step(current, target, former=former, by=by)
+        if target is not State.ARCHIVED:  # a cube with a half-life is looked at once it could have faded by half
+            due = None if half_life is None else _later(self.at, half_life)
+        self.connection.execute(
+            "UPDATE cubes SET state = ?, former = ?, due = ? WHERE n = ?",
+            (target.value, current.value if target is State.FROZEN else None, _micros(due), n),
+        )
+        self.chain.append(target.value, format_id(id), place=(n, scope), former=current.value)
+
+    def place(self, n: int, state: State) -> None:
+        """The state that a cube had where it comes from (an archive, say); it has just been put in."""
+        [(id, scope)] = query(self.connection, "SELECT id, scope FROM cubes WHERE n = ?", (n,))
+        self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (state.value, n))
+        self.chain.append(state.value, format_id(id), place=(n, scope))
+
+    def restate(self, n: int, old: MemCube, new: MemCube, action: str) -> None:
+        """Write a version that differs in its header alone; what the cube is found by stays."""
+        [(scope, piece)] = query(
+            self.connection,
+            "SELECT c.scope, v.piece FROM cubes c JOIN versions v ON v.cube = c.n AND v.branch = c.branch "
+            "AND v.version = c.version WHERE c.n = ?",
+            (n,),
+        )
+        described = replace(new.descriptive, commitment=None)
+        behavioural = replace(new.behavioural, version=old.version + 1, parent=old.version)
+        new = replace(new, descriptive=described, behavioural=behavioural)
+        self._version((n, scope), new, piece=piece, action=action)
+        columns = {"version": new.version, **heading(new)}
+        changed = ", ".join(f"{name} = ?" for name in columns)
+        self.connection.execute(f"UPDATE cubes SET {changed} WHERE n = ?", (*columns.values(), n))  # noqa: S608
+
+    def wake(self, n: int) -> None:
+        """Let the sweep look at a cube when its next end comes."""
+        [(expires, due)] = query(self.connection, "SELECT expires, due FROM cubes WHERE n = ?", (n,))
+        ends = [one for one in (expires, due) if one is not None]
+        if ends:
+            jobs.enqueue(self.connection, "sweep", {}, at=from_micros(min(ends)), sooner=True)
+
+    def exported(self, path: str, sha256: bytes, numbers: Sequence[int]) -> None:
+        """Take down that cubes were written to a file outside, which no erasure reaches."""
+        n = scalar(
+            self.connection,
+            "INSERT INTO exports (at, path, sha256) VALUES (?, ?, ?) RETURNING n",
+            (to_micros(self.at), path, sha256),
+        )
+        self.connection.executemany("INSERT INTO exported VALUES (?, ?)", [(one, n) for one in numbers])
+        self.chain.append("export", export=n, cubes=len(numbers))
 
     def scope(self, scope: Scope) -> tuple[int, int]:
         """The numbers of a scope's owner and of the scope itself, which are made if need be."""
@@ -234,11 +291,13 @@ class Writer:
             "run": None if new.scope.session else parse_id(episode[0] if episode else id),
             "words": sum(entry.terms.values()),
             "marks": entry.marks,
+            "due": _micros(_looked_at(new, self.at)),
             **heading(new),
         }
         insert = f"INSERT INTO cubes ({', '.join(columns)}) VALUES ({marks([*columns])}) RETURNING n"  # noqa: S608
         n = scalar(self.connection, insert, tuple(columns.values()))
         new = self._version((n, scope), new, piece=piece, action=action)
+        self.wake(n)
         return n, new
 
     def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
@@ -312,6 +371,19 @@ def heading(cube: MemCube) -> dict[str, Scalar]:
         "valid_from": _micros(b.valid_from),
         "valid_to": _micros(b.valid_to),
     }
+
+
+def _looked_at(cube: MemCube, at: datetime) -> datetime | None:
+    """When a sweep looks at a cube first: no policy archives what is stronger than a half."""
+    half_life = cube.governance.half_life_days
+    return None if half_life is None else _later(at, half_life)
+
+
+def _later(at: datetime, days: float) -> datetime:
+    try:
+        return at + timedelta(days=days)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:
