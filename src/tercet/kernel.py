@@ -321,8 +321,10 @@ def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
 def _sweep(tercet: Tercet, tenant: Tenant) -> datetime | None:
     tercet.flush_uses(tenant)  # a use that is still gathered counts against decay
     rules = tercet.retention
-    again = Sweep(floor=rules.floor, archive_timeout=rules.archive_timeout).run(tenant, tercet.clock)
-    tenant.forget_cache()
+    sweep = Sweep(floor=rules.floor, archive_timeout=rules.archive_timeout)
+    again = sweep.run(tenant, tercet.clock)
+    if sweep.erased:
+        tenant.forget_cache()
     return again
 
 

@@ -176,7 +176,20 @@ def test_a_ledger_that_cannot_be_read_is_not_passed_over(folder: Path, damage: b
     with pytest.raises(VaultDamaged, match="come back"):
         restore(folder / "copy", folder / "vault")
     restore(folder / "copy", folder / "vault", ledger=False)
-    assert len(held(folder / "vault")) == 3  # the ledger beside the file was there to be read
+    assert len(held(folder / "vault")) == 4
+
+
+def test_the_ledger_beside_the_file_is_kept_to_all_the_same(folder: Path) -> None:
+    """It can be read though the file cannot: what was forgotten since the backup stays forgotten."""
+    with Tercet.open(folder / "vault", embedder=None) as t:
+        gone = t.scope().list()[0].id
+        t.scope().forget(gone)
+    (folder / "vault" / "tenants" / "default.db").write_bytes(b"not a database at all" * 500)
+    restore(folder / "copy", folder / "vault", ledger=False)
+    assert len(held(folder / "vault")) == 3
+    with Tercet.open(folder / "vault", embedder=None) as t:
+        assert gone not in {cube.id for cube in t.scope().list()}
+        all_clear(t)
 
 
 def test_backs_up_only_into_an_empty_folder(folder: Path) -> None:

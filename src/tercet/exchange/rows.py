@@ -6,8 +6,6 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tercet.govern.receipt import receipt_document
-
 if TYPE_CHECKING:
     from tercet.cube import MemCube
     from tercet.text.recall.hits import Hit
@@ -79,6 +77,8 @@ def hit_json(hit: Hit) -> Json:
 
 def receipt_json(receipt: Receipt) -> Json:
     """What an erasure did: the receipt as it is signed."""
+    from tercet.govern.receipt import receipt_document
+
     return receipt_document(receipt)
 
 

@@ -83,7 +83,8 @@ class History:
     def moment(self) -> Moment:
         """What is acknowledged now."""
         at = self.disk.now if self.disk else 0
-        marks = {path.relative_to(self.folder): path.read_bytes() for path in self.folder.glob("tenants/*.mark")}
+        beside = [*self.folder.glob("tenants/*.mark"), *self.folder.glob("ledger/*.log")]
+        marks = {path.relative_to(self.folder): path.read_bytes() for path in beside}
         return Moment(at, dict(self.held), frozenset(self.erased), frozenset(self.scrubbed), marks)
 
     def step(self) -> None:
@@ -224,6 +225,7 @@ def check(folder: Path, *allowed: Moment) -> Moment:
     gone and does not come back, what was scrubbed is in no byte of any file, and the vault takes new memories.
     """
     for path, data in allowed[0].marks.items():
+        (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(data)
     raw = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     left = {word for word in allowed[0].scrubbed if word.encode() in raw}

@@ -61,32 +61,33 @@ def missing(connection: apsw.Connection, path: Path) -> list[Erased]:
     return [one for one in found if scalar(connection, "SELECT 1 FROM erased WHERE id = ?", (one.id,)) is None]
 
 
-def append(connection: apsw.Connection, path: Path) -> None:
+def append(connection: apsw.Connection, path: Path, *, anew: bool = False) -> None:
     """Take down the erasures of the journal that the ledger does not have yet; on return they are on the disk. OSError.
 
-    Where the ledger does not end with a line of this journal (the file was restored, or the ledger is damaged), it is
-    written anew, with what it told.
+    Where the ledger does not end with a line of this journal (the file was restored, or the ledger is damaged), or with
+    `anew`, it is written anew, with what it told.
     """
-    file, last = ledger_of(path), _last(path)
-    [newest] = query(connection, f"{_LINES} ORDER BY seq DESC LIMIT 1") or [None]
-    if newest is None and last is None:
-        return
-    if newest is not None and last is not None and tuple(newest[:1]) == (last.seq,) and _known(connection, last):
-        return
-    make_folder(file.parent)
+    file = ledger_of(path)
+    last = None if anew else _last(path)
     if last is not None and _known(connection, last):
         rows = query(connection, f"{_LINES} AND seq > ? ORDER BY seq", (last.seq,))
-        _write(file, os.O_APPEND, [_from(row) for row in rows])
+        if rows:
+            _write(file, os.O_APPEND, [_from(row) for row in rows])
         return
-    rows = [_from(row) for row in query(connection, f"{_LINES} ORDER BY seq")]
-    here = {row.id for row in rows}
-    told = [one for one in read(path)[0] if one.id not in here]
+    lines = [_from(row) for row in query(connection, f"{_LINES} ORDER BY seq")]
+    there = {one.id: one for one in read(path)[0]}
+    there |= {id: Erased(0, at, id, bytes(8)) for id, at in query(connection, _ERASED) if id not in there}
+    told = [there[id] for id in there.keys() - {one.id for one in lines}]
+    if not lines and not told:
+        return
+    make_folder(file.parent)
     part = file.with_suffix(".part")
-    _write(part, os.O_TRUNC, [*told, *rows])
+    _write(part, os.O_TRUNC, [*sorted(told, key=lambda one: one.id), *lines])
     part.replace(file)
     sync(file.parent)
 
 
+_ERASED = "SELECT id, at FROM erased"
 _LINES = "SELECT seq, at, cube, hash FROM journal WHERE action = 'forget'"
 
 

@@ -264,7 +264,9 @@ class Tenant:
             If the file has to be changed for that and cannot be written.
         """
         with self._write_lock, self._connection(create=True, trusting=True) as connection, translated(self.path):
-            return self._erase_again(connection)
+            gone = self._erase_again(connection)
+            self._note_erasures(connection, anew=True)
+            return gone
 
     def _erase_again(self, connection: apsw.Connection) -> list[str]:
         if not ledger.missing(connection, self.path):
@@ -285,11 +287,11 @@ class Tenant:
         log.warning("%s was an older file: %d memories that were erased since are erased again", self.path, len(gone))
         return list(gone)
 
-    def _note_erasures(self, connection: apsw.Connection | None = None) -> None:
+    def _note_erasures(self, connection: apsw.Connection | None = None, *, anew: bool = False) -> None:
         """Bring the ledger up to date. If it cannot be written now, the next to open the vault does it."""
         try:
             if connection is not None:
-                ledger.append(connection, self.path)
+                ledger.append(connection, self.path, anew=anew)
                 return
             with self._connection() as other, translated(self.path):
                 ledger.append(other, self.path)

@@ -32,11 +32,14 @@ class Sweep:
         Strength below which a cube is archived; see `states.faded`.
     archive_timeout
         How long after that it is erased; None: never.
+    kept, erased
+        What it did: numbers of cubes whose end has come and which stay, and ids of those that went.
     """
 
     floor: float
     archive_timeout: timedelta | None
     kept: set[int] = field(default_factory=set)
+    erased: list[str] = field(default_factory=list)
 
     def run(self, tenant: Tenant, clock: Clock) -> datetime | None:
         """Sweep until nothing is due; returns when the next end comes, None if there is none.
@@ -81,7 +84,7 @@ class Sweep:
         """Erase them; those that a hold keeps stay, and the others go all the same."""
         try:
             if numbers:
-                erase(writer, numbers, by=RETENTION, cause=why)
+                self.erased.extend(erase(writer, numbers, by=RETENTION, cause=why).erased)
         except Refused:  # on hold, or frozen: itself, or something that was made from it
             if len(numbers) == 1:
                 self.kept.update(numbers)
