@@ -24,6 +24,7 @@ from tercet.testing.changing import ChangeTests
 from tercet.testing.erasing import ForgetTests
 from tercet.testing.filtering import FilterTests
 from tercet.testing.keeping import UpkeepTests
+from tercet.testing.living import LifeTests
 from tercet.testing.reading import ReadTests
 from tercet.testing.remembering import RememberTests
 from tercet.testing.tenancy import ScopeTests
@@ -32,7 +33,7 @@ WHEN = datetime(2024, 5, 1, 9, 30, 0, 17, tzinfo=UTC)
 LATER = datetime(2031, 1, 1, tzinfo=UTC)
 
 
-class VaultTests(RememberTests, ReadTests, ChangeTests, ForgetTests, FilterTests, ScopeTests, UpkeepTests):
+class VaultTests(RememberTests, ReadTests, ChangeTests, ForgetTests, FilterTests, ScopeTests, UpkeepTests, LifeTests):
     """Every promise of the contract is one test. Subclass it and provide `open_tercet`."""
 
     @pytest.fixture(params=["public", "quarantined", "secret"])
