@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tercet.text.prepare import prepare, space_of
 from tercet.vault import states, sweep
 from tercet.vault.connection import query
 from tercet.vault.sweep import Sweep
+from tercet.vault.writer import Writer
 
 DAY = timedelta(days=1)
 
@@ -103,28 +105,19 @@ def test_a_hold_placed_during_a_sweep_wins(
     monkeypatch.setattr(sweep, "BATCH", 2)
     cubes = [alice.remember(f"Number {i}.", expires=DAY) for i in range(6)]
     clock.advance(2 * DAY)
+    tenant = t.vault.tenant("default")
+    real, transactions = tenant.writing, 0
     with Tercet.open(tmp_path, embedder=None, clock=clock) as other:
-        holder = other.scope(user="alice")
 
-        class Meddling(Sweep):
-            def _expire(self, writer, now, after):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-                after = super()._expire(writer, now, after)
-                held.append(after)
-                return after
-
-        held: list[object] = []
-        meddling = Meddling(floor=0.1, archive_timeout=None)
-        tenant, real = t.vault.tenant("default"), t.vault.tenant("default").writing
-        entered: list[int] = []
-
-        def writing(*, by: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-            entered.append(len(held))
-            if len(held) == 1 and len(entered) == 2:
-                holder.hold(cubes[3].id, "case 7")
+        def writing(*, by: str) -> AbstractContextManager[Writer]:
+            nonlocal transactions
+            transactions += 1
+            if transactions == 2:
+                other.scope(user="alice").hold(cubes[3].id, "case 7")
             return real(by=by)
 
         monkeypatch.setattr(tenant, "writing", writing)
-        meddling.run(tenant, clock)
+        Sweep(floor=0.1, archive_timeout=None).run(tenant, clock)
     assert [cube.id for cube in alice.list()] == [cubes[3].id]
 
 

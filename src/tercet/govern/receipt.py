@@ -200,7 +200,10 @@ def _signature_problems(document: Document, public: str | None) -> list[str]:
     if key != public:
         return [f"it was signed with another key ({key[:16]}…) than the one it is checked with ({public[:16]}…)"]
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(bytes.fromhex(signature), dump(bare).encode())
+        raw = bytes.fromhex(signature)
+        if raw.hex() != signature:  # blanks and capitals mean the same to `fromhex`, and are not what was written
+            raise ValueError(signature)
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public)).verify(raw, dump(bare).encode())
     except (InvalidSignature, ValueError):
         return ["its signature does not fit: it was changed after it was signed"]
     return []
