@@ -3,6 +3,8 @@
 A writer keeps single memories, batches, revisions and erasures, and says after each call that it returned. It is killed
 with SIGKILL at a random point; then every acknowledged memory must be there once, as it was last written, no erased one
 may be, and doctor must find nothing. The same vault is used throughout: later rounds open what earlier ones left.
+`--only erasing,scrub,sweep` kills within those: afterwards an erasure is undone or done, or its scrub is finished by a
+job, and no byte of what was erased is left.
 It shows what a killed process loses. What a power cut loses also depends on the disk; commits are synchronous (FULL).
 """
 
@@ -19,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarks.common import machine, parser, save, store_bytes, table  # noqa: E402  # the path comes first
 
-from tercet.testing.crash import Book, kill_once  # noqa: E402
+from tercet.testing.crash import PHASES, Book, kill_in, kill_once  # noqa: E402
 
 
 def run(kills: int, *, longest: float) -> dict[str, object]:
@@ -50,12 +52,31 @@ def run(kills: int, *, longest: float) -> dict[str, object]:
         }
 
 
+def run_phase(phase: str, kills: int, *, longest: float) -> dict[str, object]:
+    """Kill that many processes within a phase, all on one vault; returns what was seen."""
+    book, ended, failures, done = Book(), Counter[str](), list[str](), 0
+    with tempfile.TemporaryDirectory(prefix="tercet-crash-") as name:
+        for seed in range(kills):
+            done += 1
+            try:
+                ended[kill_in(phase, Path(name), book, seed=seed, longest=longest)] += 1
+            except AssertionError as error:
+                failures.append(f"kill {seed}: {error}")
+                break
+    return {"kills": done, "erased": len(book.erased), "ended": dict(ended), "failures": failures}
+
+
 def main() -> int:
     """Parse the command line, run, print; exit code 1 if anything was lost."""
-    arguments = parser(__doc__)
+    arguments = parser(__doc__, ["writing", *PHASES])
     arguments.add_argument("--kills", type=int, help="how many (default 60, with --quick 20)")
     options = arguments.parse_args()
-    result = run(options.kills or (20 if options.quick else 60), longest=0.3 if options.quick else 1.0)
+    kills, longest = options.kills or (20 if options.quick else 60), 0.3 if options.quick else 1.0
+    result: dict[str, object] = run(kills, longest=longest) if "writing" in options.only else {"failures": []}
+    for phase in [phase for phase in PHASES if phase in options.only]:
+        found = run_phase(phase, options.kills or (5 if options.quick else 50), longest=longest)
+        result[phase] = found
+        result["failures"] = [*result["failures"], *found["failures"]]  # type: ignore[misc]  # lists, both
     save("crash", result)
     if options.json:
         print(json.dumps(result, indent=1))

@@ -16,7 +16,7 @@ import pytest
 from tercet import Tercet
 from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock
 from tercet.testing.base import all_clear
-from tercet.testing.crash import Book, kill_once
+from tercet.testing.crash import PHASES, Book, kill_in, kill_once
 from tercet.testing.dump import dump
 from tercet.testing.processes import finish, run, start
 from tercet.vault.ids import RandomIds
@@ -47,6 +47,15 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     for seed in range(20):
         kill_once(tmp_path, book, seed=seed, longest=0.3)
     assert book.acknowledged > 20
+    assert book.erased
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_kill_leaves_no_erasure_half_done(phase: str, tmp_path: Path) -> None:
+    book = Book()
+    for seed in range(3):
+        kill_in(phase, tmp_path, book, seed=seed, longest=0.8)
     assert book.erased
 
 

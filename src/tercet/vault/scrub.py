@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ AT_ONCE = 64 * 2**20
 WAIT_MS = 250
 """How long a scrub waits for readers and writers; whoever forgets does not wait for them, the job tries again."""
 
-LOCKS = Path("/proc/locks")
+LOCKS, OPEN_BYTE = Path("/proc/locks"), 128
 
 
 def scrub_waits(connection: apsw.Connection) -> bool:
@@ -43,8 +44,7 @@ def scrub(connection: apsw.Connection, path: Path, *, at: datetime) -> str | Non
     finally:
         connection.set_busy_timeout(BUSY_MS)
     if busy:
-        who = ", ".join(f"process {pid}" for pid in holders(path))
-        return f"another process that is reading or writing {path.name}{f' ({who})' if who else ''}"
+        return _busy(path)
     with atomic(connection):
         connection.execute("DELETE FROM scrubs WHERE n <= ?", (intent,))
         connection.execute("DELETE FROM jobs WHERE name = 'scrub' AND NOT EXISTS (SELECT 1 FROM scrubs)")
@@ -53,15 +53,25 @@ def scrub(connection: apsw.Connection, path: Path, *, at: datetime) -> str | Non
 
 
 def holders(path: Path) -> list[int]:
-    """Processes that have a lock on a tenant's file or its index, this one included; empty where nobody can tell.
+    """Processes that are in a transaction on a tenant's file, this one included; empty where nobody can tell.
 
-    Read from the kernel's list: to open and close the file here would drop the locks this process has on it.
+    Read from the kernel's list: to open and close a file here would drop the locks this process has on it.
     """
+    index = path.with_name(f"{path.name}-shm")
     try:
-        inodes = {one.stat().st_ino for one in (path, path.with_name(f"{path.name}-shm")) if one.exists()}
+        inode = index.stat().st_ino
         lines = [line.split() for line in LOCKS.read_text(encoding="ascii").splitlines()]
     except OSError:
         return []
-    # "12: POSIX  ADVISORY  READ 4711 08:01:1234 124 124"; whoever waits has "->" after the number.
-    held = [line for line in lines if len(line) == 8 and line[5].count(":") == 2]
-    return sorted({int(line[4]) for line in held if int(line[5].split(":")[2]) in inodes and int(line[4]) > 0})
+    # "12: POSIX  ADVISORY  READ 4711 08:01:1234 124 124"; whoever waits for a lock has "->" after the number. Bytes up
+    # to 127 are the locks of transactions (SQLite's walIndexFormat); 128 has every process that has the file open.
+    held = [line for line in lines if len(line) == 8 and line[5].rpartition(":")[2] == str(inode)]
+    return sorted({int(line[4]) for line in held if int(line[6]) < OPEN_BYTE and int(line[4]) > 0})
+
+
+def _busy(path: Path) -> str:
+    who = holders(path)
+    if who == [os.getpid()]:
+        return f"a transaction of this process on {path.name}"
+    others = ", ".join(f"process {pid}" for pid in who if pid != os.getpid())
+    return f"another process that is reading or writing {path.name}" + (f" ({others})" if others else "")
