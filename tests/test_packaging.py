@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"apsw", "docx", "numkong", "numpy", "onnxruntime", "pypdf", "safetensors", "tokenizers", "torch", "tqdm"}
+HEAVY = {
+    "apsw",
+    "cryptography",
+    "docx",
+    "numkong",
+    "numpy",
+    "onnxruntime",
+    "pypdf",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "tqdm",
+}
 
 
 def run(command: list[str | Path], cwd: Path, **environment: str) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
+    from tercet.govern.retention import Retention
     from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
@@ -61,6 +62,7 @@ _HOMES = {
         "VaultError",
         "VaultTooNew",
     ),
+    "tercet.govern.retention": ("Retention",),
     "tercet.scope": ("Caller", "Scope"),
     "tercet.text.read.message": ("Message",),
     "tercet.text.recall.hits": ("Hit", "Hits"),
@@ -84,6 +86,7 @@ __all__ = [
     "Page",
     "Receipt",
     "Refused",
+    "Retention",
     "Scope",
     "ScopedMemory",
     "StaleWrite",
