@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from tercet import IllegalTransition, InvalidRequest, Refused, ScopedMemory, Tercet, Text, derive
+from tercet import IllegalTransition, InvalidRequest, MemCube, Refused, ScopedMemory, Tercet, Text, derive
+from tercet.cube import Behavioural, Governance
+from tercet.exchange.archive import export_scope
+from tercet.exchange.restore import import_archive
 from tercet.govern.retention import Retention
 from tercet.lifecycle import EDGES, RETENTION, State, step
 from tercet.testing import FakeEmbedder, SeededClock
@@ -21,7 +25,7 @@ from tercet.vault.connection import query
 from tercet.vault.sweep import Sweep
 from tercet.vault.writer import Writer
 
-DAY = timedelta(days=1)
+DAY, ARCHIVED = timedelta(days=1), State.ARCHIVED
 
 
 @pytest.fixture
@@ -136,7 +140,7 @@ def test_a_frozen_product_keeps_its_source(t: Tercet, alice: ScopedMemory, clock
 
 
 def test_time_in_the_freezer_counts_for_nothing(tmp_path: Path, clock: SeededClock) -> None:
-    rules = Retention(half_life_days={"*": 1.0}, floor=0.5, archive_timeout=5 * DAY)
+    rules = Retention(half_life_days={"*": 1.0}, floor=0.25, archive_timeout=5 * DAY)
     with Tercet.open(tmp_path, embedder=None, clock=clock, retention=rules) as t:
         alice = t.scope(user="alice")
         one, two = alice.remember("One."), alice.remember("Two.")
@@ -149,7 +153,10 @@ def test_time_in_the_freezer_counts_for_nothing(tmp_path: Path, clock: SeededClo
             alice.unfreeze(cube.id)
         t.work(until_idle=True)
         assert [alice.get(cube.id).state for cube in (one, two)] == [State.GENERATED, State.ARCHIVED]
-        clock.advance(2 * DAY)
+        clock.advance(1.5 * DAY)  # faded after two days without a use, of which there was none while it was frozen
+        t.work(until_idle=True)
+        assert [alice.get(cube.id).state for cube in (one, two)] == [State.GENERATED, State.ARCHIVED]
+        clock.advance(DAY)
         t.work(until_idle=True)
         assert [alice.get(cube.id).state for cube in (one, two)] == [State.ARCHIVED, State.ARCHIVED]
         clock.advance(4 * DAY)
@@ -195,3 +202,25 @@ def test_what_may_not_merge_changes_nothing(t: Tercet, alice: ScopedMemory) -> N
         states.merge(writer, entry, None)
     assert dump(t) == before
     assert alice.get(two.id) == two
+
+
+def test_what_comes_archived_does_not_fade_away(tmp_path: Path, clock: SeededClock) -> None:
+    """A half-life ends in the archive; from there only a time-out leads on."""
+    archive = BytesIO()
+    with Tercet.open(tmp_path / "a", embedder=None, clock=clock) as t:
+        alice = t.scope(user="alice")
+        cube = alice.remember(MemCube(Text("One."), governance=Governance(half_life_days=1.0)))
+        drafted = MemCube(
+            Text("Two."), governance=Governance(half_life_days=1.0), behavioural=Behavioural(state=ARCHIVED)
+        )
+        other = alice.remember(drafted)
+        alice.archive(cube.id)
+        export_scope(alice, archive)
+    archive.seek(0)
+    with Tercet.open(tmp_path / "b", embedder=None, clock=clock) as t:
+        alice = t.scope(user="alice")
+        import_archive(alice, archive)
+        clock.advance(100 * DAY)
+        t.work(until_idle=True)
+        assert [(one.id, one.state) for one in alice.list()] == [(cube.id, ARCHIVED), (other.id, ARCHIVED)]
+        all_clear(t)

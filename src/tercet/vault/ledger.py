@@ -81,7 +81,7 @@ def append(connection: apsw.Connection, path: Path, *, anew: bool = False) -> No
     if not lines and not told:
         return
     make_folder(file.parent)
-    part = file.with_suffix(".part")
+    part = file.with_suffix(f".{os.getpid()}.part")
     _write(part, os.O_TRUNC, [*sorted(told, key=lambda one: one.id), *lines])
     part.replace(file)
     sync(file.parent)

@@ -68,15 +68,22 @@ def gather(reader: Reader, numbers: Sequence[int]) -> Evidence:
     for n in some:
         owner = scalar(connection, "SELECT s.owner FROM cubes c JOIN scopes s ON s.n = c.scope WHERE c.n = ?", (n,))
         versions = reader.versions(n)
-        rare = [term for term in words.counts(versions[-1].text) if _only(connection, owner, term, numbers)]
-        terms += [(owner, term) for term in rare]
-        for cube in (versions[0], versions[-1]):
+        both = (versions[0], versions[-1])
+        known = words.counts(" ".join(cube.text for cube in both))
+        rare = {term for term in known if _only(connection, owner, term, numbers)}
+        terms += [(owner, term) for term in sorted(rare)]
+        for cube in both:
             text = cube.text.encode()
             middle = max(0, len(text) // 2 - WINDOW // 2)
             strings |= {text[middle : middle + WINDOW]} if len(text) >= LEAST else set()
-            long = sorted((-len(word), word) for word in set(cube.text.split()) if len(word) >= LEAST)
+            apart = {word for word in cube.text.split() if rare.issuperset(words.counts(word))}
+            long = sorted((-len(word), word) for word in apart if len(word) >= LEAST)
             strings |= {word.encode()[:WINDOW] for _, word in long[:WORDS]}
-        strings |= {term.encode()[:WINDOW] for term in sorted(rare, key=len)[-WORDS:] if len(term) >= LEAST}
+        strings |= {
+            term.encode()[:WINDOW]
+            for term in sorted(rare, key=lambda term: (len(term), term))[-WORDS:]
+            if len(term) >= LEAST
+        }
     vectors = query(connection, _VECTORS.format(marks(some)), tuple(some))
     strings |= {blob[:WINDOW] for *_, blob in vectors}
     return Evidence(tuple(some), tuple(terms), tuple(vectors), tuple(sorted(strings)))
@@ -104,8 +111,8 @@ def look(connection: apsw.Connection, path: Path, evidence: Evidence, *, vfs: st
     for table in ("vectors", "old_vectors", "versions", "attributes", "uses", "exported"):
         statement = f"SELECT DISTINCT cube FROM {table} WHERE cube IN ({marks(evidence.numbers)})"  # noqa: S608
         found += [f"memory number {n} has rows in {table}" for (n,) in query(connection, statement, evidence.numbers)]
-    files = list(_files(path))
-    size = sum(file.stat().st_size for file in files)
+    files = {file: file.stat().st_size for file in _files(path)}
+    size = sum(files.values())
     strings = evidence.strings[:: max(1, -(-len(evidence.strings) * size // WORK))]
     hits: dict[bytes, set[str]] = {}
     for file in files:

@@ -126,7 +126,8 @@ class Writer:
         changed = ", ".join(f"{name} = ?" for name in columns)
         self.connection.execute(f"UPDATE cubes SET {changed} WHERE n = ?", (*columns.values(), n))  # noqa: S608
         self._index(entry, owner, new, self.space(space), n)
-        self.wake(n)
+        if _ends(new):
+            self.wake(n)
         return new
 
     def embedded(self, rows: Sequence[tuple[int, MemCube, bytes, bytes | None]], space: Space) -> None:
@@ -180,7 +181,9 @@ class Writer:
     def place(self, n: int, state: State) -> None:
         """The state that a cube had where it comes from (an archive, say); it has just been put in."""
         [(id, scope)] = query(self.connection, "SELECT id, scope FROM cubes WHERE n = ?", (n,))
-        self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (state.value, n))
+        # In the archive a cube does not fade, and how long it was there is not known.
+        due = "due = NULL, " if state is State.ARCHIVED else ""
+        self.connection.execute(f"UPDATE cubes SET {due} state = ? WHERE n = ?", (state.value, n))  # noqa: S608
         self.chain.append(state.value, format_id(id), place=(n, scope))
 
     def restate(self, n: int, old: MemCube, new: MemCube, action: str) -> None:
@@ -297,7 +300,8 @@ class Writer:
         insert = f"INSERT INTO cubes ({', '.join(columns)}) VALUES ({marks([*columns])}) RETURNING n"  # noqa: S608
         n = scalar(self.connection, insert, tuple(columns.values()))
         new = self._version((n, scope), new, piece=piece, action=action)
-        self.wake(n)
+        if _ends(new):
+            self.wake(n)
         return n, new
 
     def _version(self, at: tuple[int, int], cube: MemCube, *, piece: int | None, action: str) -> MemCube:
@@ -376,7 +380,11 @@ def heading(cube: MemCube) -> dict[str, Scalar]:
 def _looked_at(cube: MemCube, at: datetime) -> datetime | None:
     """When a sweep looks at a cube first: no policy archives what is stronger than a half."""
     half_life = cube.governance.half_life_days
-    return None if half_life is None else _later(at, half_life)
+    return None if half_life is None or cube.state is State.ARCHIVED else _later(at, half_life)
+
+
+def _ends(cube: MemCube) -> bool:
+    return cube.governance.expires is not None or cube.governance.half_life_days is not None
 
 
 def _later(at: datetime, days: float) -> datetime:
