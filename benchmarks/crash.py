@@ -1,10 +1,12 @@
 """Kill a working process at random points, reopen the vault, and count what was lost: `python benchmarks/crash.py`.
 
 A process keeps single memories, batches, revisions and erasures, and says after each call that it returned; in between
-it makes indexes, rewrites them, makes backups, moves all vectors to another embedding space, or branches and restores,
-by row of the table. It is killed with SIGKILL at a random point; then every acknowledged memory must be there once, as
-it was last written, no erased one may be, no call half done, a backup whole or none, a move must go on, and doctor must
-find nothing. The same vault is used throughout a row: later rounds open what earlier ones left.
+it makes indexes, rewrites them, makes backups, moves all vectors to another embedding space, branches and restores,
+erases, scrubs or sweeps, by row of the table. It is killed with SIGKILL at a random point; then every acknowledged
+memory must be there once, as it was last written, no erased one may be, no call half done, a backup whole or none, a
+move must go on, and doctor must find nothing; of what was erased no byte may be left once its job has run. The same
+vault is used throughout a row: later rounds open what earlier ones left.
+
 It shows what a killed process loses. What a power cut loses also depends on the disk; commits are synchronous (FULL).
 """
 
@@ -29,6 +31,7 @@ from tercet.testing.crash import Book  # noqa: E402
 KILLERS: dict[str, Callable[..., str]] = {
     **{deed: partial(kills.kill_once, deed=deed) for deed in kills.DEEDS},
     "travelling": partial(crash.kill_once, travels=1.0),
+    **{phase: partial(crash.kill_in, phase) for phase in crash.PHASES},
 }
 """Row -> what kills one process within it and checks the vault."""
 

@@ -20,6 +20,14 @@ LOCAL = ("127.", "::1", "localhost")
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _own_key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Receipts are signed, with a key that is not the developer's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERCET_SIGNING_KEY", str(tmp_path_factory.mktemp("key") / "signing.key"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_network() -> Iterator[None]:
     """Any connection beyond this machine is a failure, not a slow test."""
 

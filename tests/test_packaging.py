@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"apsw", "docx", "numkong", "numpy", "onnxruntime", "pypdf", "safetensors", "tokenizers", "torch", "tqdm"}
+HEAVY = {
+    "apsw",
+    "cryptography",
+    "docx",
+    "numkong",
+    "numpy",
+    "onnxruntime",
+    "pypdf",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "tqdm",
+}
 
 
 def run(command: list[str | Path], cwd: Path, **environment: str) -> str:
@@ -85,3 +97,10 @@ def test_the_wheel_installs_in_an_empty_environment_and_runs_the_demo(tmp_path: 
         run([binaries / "tercet", "demo", "--json"], tmp_path, TERCET_CACHE=str(cache), HOME=str(tmp_path))
     )
     assert told
+
+
+@pytest.mark.parametrize("order", [("usearch.index", "onnxruntime"), ("onnxruntime", "usearch.index")])
+def test_native_libraries_stand_each_other_in_any_order(order: tuple[str, str]) -> None:
+    """usearch 2.26 ends the process where ONNX Runtime is loaded after it."""
+    script = "; ".join(f"import {name}" for name in order)
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

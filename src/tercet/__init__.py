@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
+    from tercet.govern.retention import Retention
     from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
@@ -66,6 +67,7 @@ _HOMES = {
         "VaultError",
         "VaultTooNew",
     ),
+    "tercet.govern.retention": ("Retention",),
     "tercet.scope": ("Caller", "Scope"),
     "tercet.text.read.message": ("Message",),
     "tercet.text.recall.hits": ("Hit", "Hits"),
@@ -97,6 +99,7 @@ __all__ = [
     "Page",
     "Receipt",
     "Refused",
+    "Retention",
     "Rewound",
     "Scope",
     "ScopedMemory",

@@ -85,6 +85,11 @@ class AsyncTercet:
     diff = _awaitable(Tercet.diff)
     restore = _awaitable(Tercet.restore)
     drop = _awaitable(Tercet.drop)
+    receipt = _awaitable(Tercet.receipt)
+    verify = _awaitable(Tercet.verify)
+    audit = _awaitable(Tercet.audit)
+    verify_audit = _awaitable(Tercet.verify_audit)
+    anchor = _awaitable(Tercet.anchor)
 
     async def close(self) -> None:
         """Wait for calls that are under way, then close the vault."""
@@ -123,6 +128,12 @@ class AsyncScopedMemory:
         return type(self)(self._sync.as_of(known=known, valid=valid), self._pool)
 
     forget = _awaitable(ScopedMemory.forget)
+    freeze = _awaitable(ScopedMemory.freeze)
+    unfreeze = _awaitable(ScopedMemory.unfreeze)
+    archive = _awaitable(ScopedMemory.archive)
+    unarchive = _awaitable(ScopedMemory.unarchive)
+    hold = _awaitable(ScopedMemory.hold)
+    release = _awaitable(ScopedMemory.release)
 
 
 class AsyncAdmin:

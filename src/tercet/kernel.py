@@ -12,8 +12,12 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-from tercet.errors import Unsupported, VaultError
+from tercet.cube import MemCube, Payload, derive
+from tercet.errors import InvalidRequest, Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
+from tercet.govern.audit import Audited, anchor_document, audit, check_receipt
+from tercet.govern.receipt import Signer, contents, find_signer, public_key, tenant_of, write_document
+from tercet.govern.retention import Retention
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
@@ -36,16 +40,22 @@ from tercet.vault.branches import (
     take_snapshot,
 )
 from tercet.vault.doctor import Finding
+from tercet.vault.erase import Receipt, receipt_at
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
+from tercet.vault.journal import Line, lines
+from tercet.vault.reader import check_limit
 from tercet.vault.rewind import Diff, Rewound
 from tercet.vault.spaces import Space
 from tercet.vault.sqlite import SqliteVault, Tenant
+from tercet.vault.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
 RETRY = timedelta(minutes=1)
 OURS = "tercet"
 """By whom the journal says that something was done to a whole tenant."""
+UNKNOWN = timedelta(days=1)
+"""When a job is asked for again whose method nobody here knows; it stays in `stats` meanwhile."""
 
 
 class Tercet:
@@ -62,8 +72,13 @@ class Tercet:
         access: Access,
         clock: Clock,
         former: Wanted = None,
+        retention: Retention | None = None,
+        signing_key: str | os.PathLike[str] | None = "auto",
     ) -> None:
         self.vault, self.access, self.clock = vault, access, clock
+        self.retention = retention or Retention()
+        self._key = signing_key
+        self._signer: Signer | None = None
         self._wanted, self._former = embedder, former
         self._embedder: Embedder | None = None
         self._looked = False
@@ -71,7 +86,7 @@ class Tercet:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(
+    def open(  # noqa: PLR0913  # choices that a caller makes by name
         cls,
         path: str | os.PathLike[str],
         *,
@@ -81,6 +96,8 @@ class Tercet:
         ids: IdSource | None = None,
         clock: Clock = system_clock,
         entropy: Entropy = os.urandom,
+        retention: Retention | None = None,
+        signing_key: str | os.PathLike[str] | None = "auto",
     ) -> Self:
         """Open a folder as a vault, made if it is not there.
 
@@ -95,6 +112,11 @@ class Tercet:
             is found by the old. The built-in one is found without being named.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
+        retention
+            How long memories are kept that do not say so themselves; left out: until they are forgotten.
+        signing_key
+            The file of the key that signs receipts, made on first use; it may not lie in the vault's folder. "auto":
+            TERCET_SIGNING_KEY, or else a file in the user's configuration folder. None: receipts are not signed.
 
         Raises
         ------
@@ -108,7 +130,15 @@ class Tercet:
         vault = SqliteVault(
             Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy, marks=marks
         )
-        return cls(vault, embedder=embedder, former=former, access=access or AllowAll(), clock=clock)
+        return cls(
+            vault,
+            embedder=embedder,
+            former=former,
+            access=access or AllowAll(),
+            clock=clock,
+            retention=retention,
+            signing_key=signing_key,
+        )
 
     def scope(
         self,
@@ -272,6 +302,80 @@ class Tercet:
         held.scrub()
         return gone
 
+    def receipt(self, seq: int, *, tenant: str | None = None, by: Caller | None = None) -> Receipt:
+        """The receipt of the erasure that ended at that line of the journal, signed as things stand now.
+
+        A receipt that had to wait for its scrub has a successor once the scrub is done. Raises InvalidRequest.
+        """
+        with self._administered(tenant, by).reading() as reader:
+            receipt = receipt_at(reader, seq)
+        return receipt if self.signer is None else self.signer.receipt(receipt)
+
+    def verify(
+        self,
+        receipt: Receipt | bytes | str | os.PathLike[str],
+        *,
+        key: str | os.PathLike[str] | None = None,
+        by: Caller | None = None,
+    ) -> Audited:
+        """Check a receipt (or its file): the signature, the journal, and that nothing of what it names is in the vault.
+
+        `key` is the signer's public key (or its file); left out: the one that signs here. Raises InvalidRequest if
+        there is no such file, or the key is none.
+        """
+        data = contents(receipt)
+        return check_receipt(self._administered(tenant_of(data), by), data, self._public(key))
+
+    def audit(
+        self, *, tenant: str | None = None, since: int = 0, limit: int = 1000, by: Caller | None = None
+    ) -> list[Line]:
+        """Lines of a tenant's journal after `since`, oldest first: who did what. Pass the last `.seq` to go on."""
+        check_limit(limit)
+        with self._administered(tenant, by).reading() as reader:
+            return lines(reader.connection, since=since, limit=limit)
+
+    def verify_audit(
+        self,
+        papers: Sequence[Receipt | bytes | str | os.PathLike[str]] = (),
+        *,
+        tenant: str | None = None,
+        key: str | os.PathLike[str] | None = None,
+        by: Caller | None = None,
+    ) -> Audited:
+        """Check a tenant's whole journal, and hold it against its mark and against receipts and anchors.
+
+        An edit, a removed or a swapped line breaks the chain; a journal that was chained anew, or cut off, contradicts
+        every paper from before. Raises InvalidRequest as `verify` does.
+        """
+        held = [contents(paper) for paper in papers]
+        return audit(self._administered(tenant, by), held, self._public(key))
+
+    def anchor(
+        self, path: str | os.PathLike[str], *, tenant: str | None = None, by: Caller | None = None
+    ) -> Mapping[str, Any]:
+        """Write the journal's head, signed, to a file to be kept elsewhere; returns what it says.
+
+        Raises InvalidRequest if there is no signing key.
+        """
+        held = self._administered(tenant, by)
+        if self.signer is None:
+            raise InvalidRequest("An anchor that is not signed proves nothing: open the vault with a signing key.")
+        document = self.signer.signed(anchor_document(held))
+        write_document(Path(path).expanduser(), document)
+        return document
+
+    @property
+    def signer(self) -> Signer | None:
+        """What signs receipts, made on first use; None if nothing does. Raises VaultError for a named key of no use."""
+        if self._key is None:
+            return None
+        with self._lock:
+            if self._signer is None:
+                self._signer = find_signer(self._key, apart_from=self.vault.folder)
+                if self._signer is None:
+                    self._key = None
+            return self._signer
+
     def recall_by(self) -> str:
         """ "words and vectors", or "words" and why there are no vectors."""
         if self.embedder is not None:
@@ -310,6 +414,16 @@ class Tercet:
     def _may_leave(self, space: Space) -> bool:
         """Whether a move away from a space may begin by itself: not to an embedder that nobody has asked for."""
         return self._wanted != "auto" or built_in(space.name)
+
+    def _administered(self, tenant: str | None, by: Caller | None) -> Tenant:
+        scope = Scope() if tenant is None else Scope(tenant)
+        self.access.check(by or Caller(), "administer", scope)
+        return self.vault.tenant(scope.tenant)
+
+    def _public(self, key: str | os.PathLike[str] | None) -> str | None:
+        if key is not None:
+            return public_key(key)
+        return None if self.signer is None else self.signer.public
 
     def close(self) -> None:
         """Write what is still gathered (use counts) and close every file."""
@@ -355,14 +469,41 @@ def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
 
 
-JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyType(
+def _sweep(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    tercet.flush_uses(tenant)  # a use that is still gathered counts against decay
+    rules = tercet.retention
+    sweep = Sweep(floor=rules.floor, archive_timeout=rules.archive_timeout)
+    again = sweep.run(tenant, tercet.clock)
+    if sweep.erased:
+        tenant.forget_cache()
+    return again
+
+
+def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[str], type: str) -> datetime | None:
+    if method not in REBUILDERS:
+        return tercet.clock() + UNKNOWN
+    memory = tercet.scope(tenant=tenant.name, by=Caller("tercet"))
+    with tenant.reading() as reader:
+        numbers = [n for id in sources for n in reader.find(id)]  # some may have been erased since
+        left = reader.cubes(numbers)
+    if left:
+        memory.remember(derive(left, REBUILDERS[method](left), method=method, type=type))
+    return None
+
+
+JOBS: Mapping[str, Callable[..., datetime | None]] = MappingProxyType(
     {
         "embed": _fill_vectors,
         "index": _index,
         "scrub": _scrub,
+        "sweep": _sweep,
+        "rebuild": _rebuild,
     }
 )
-"""What each job does; it returns when to try again if it cannot be done yet."""
+"""What each job does, given what its body holds; it returns when to try again if it cannot be done yet."""
+
+REBUILDERS: Mapping[str, Callable[[Sequence[MemCube]], Payload]] = MappingProxyType({})
+"""By method: how a product that lost a source is made again from those that are left."""
 
 
 class Admin:

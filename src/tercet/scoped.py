@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Unpack, get_args
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Unpack, get_args
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory
 from tercet.govern.access import Right
+from tercet.govern.forgetting import forget
+from tercet.govern.retention import ending
 from tercet.scope import Caller, Scope
 from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space, prepare
@@ -24,14 +26,16 @@ from tercet.text.recall.moving import look
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import check_question, find_policy, recall
 from tercet.text.recall.settle import settle, spare
-from tercet.vault import spaces
+from tercet.vault import spaces, states
 from tercet.vault.branches import HERE, OPEN, Moment, check_known
-from tercet.vault.erase import Receipt, erase
+from tercet.vault.erase import Receipt
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
 from tercet.vault.spaces import Space
 from tercet.vault.sqlite import Tenant
+from tercet.vault.states import check_reason
+from tercet.vault.writer import Writer
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
@@ -89,6 +93,7 @@ class ScopedMemory:
         ref: str | None = None,
         type: str | None = None,
         wait_for: WaitFor = "vectors",
+        expires: datetime | timedelta | str | None = None,
         **value: Unpack[Value],
     ) -> MemCube:
         """Keep a text, a message or a draft; it is on the disk when this returns.
@@ -106,6 +111,9 @@ class ScopedMemory:
         wait_for
             What it can be found by when this returns: "vectors" and words, or "words" alone, which takes about a
             millisecond however slow the embedder is; a job then makes the vectors.
+        expires
+            When it ends: a moment with a zone, or how long it lives from now. From then on recall does not give it, and
+            a sweep erases it. Left out: what the draft says, or else the vault's `Retention`.
         slot
             The subject and the attribute that it gives the value of, as in ("alice", "city"). A later value of the
             same user and agent supersedes an earlier one, which stays with the interval in which it held.
@@ -127,6 +135,8 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
+        if expires is not None:
+            made = [ending(one, expires, now=self.tercet.clock()) for one in made]
         if value:
             made = [valued(one, **value) for one in made]
         return self._put(made, wait_for)[0]
@@ -215,7 +225,7 @@ class ScopedMemory:
         self._check("read")
         tenant, embedder = self._tenant, self.tercet.embedder
         conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
-        chosen = find_policy(policy)
+        chosen, now = find_policy(policy), self.tercet.clock()
         check_question(question)
         space = answering_space(embedder)
         with tenant.reading(self.moment) as reader:
@@ -226,6 +236,7 @@ class ScopedMemory:
                 where=conditions,
                 since=None if since is None else instant(since, "since"),
                 until=None if until is None else instant(until, "until"),
+                now=now,
             )
             view, asked = look(
                 question, see, space, embedder if chosen.needs != "words" else None, self._beside(reader, space)
@@ -233,10 +244,9 @@ class ScopedMemory:
             more = limit + spare(reader, limit)
             hits = recall(view, reader.cubes, asked, chosen, limit=more, min_score=min_score)
             if more > limit:  # there are facts with a slot
-                at = self.valid or self.tercet.clock()
-                hits = settle(hits, reader, view, self.scope, at=at, limit=limit)
+                hits = settle(hits, reader, view, self.scope, at=self.valid or now, limit=limit)
         # A look into the past or a branch uses nothing: it must not move what the main line shows.
-        if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], self.tercet.clock()) >= USES_AT_ONCE:
+        if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], now) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)
         return hits
 
@@ -336,12 +346,65 @@ class ScopedMemory:
         again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
         return self._revise(versions[-1], again, versions[-1].version, "rollback")
 
-    def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
+    def freeze(self, id: str) -> MemCube:
+        """Let nothing change a cube: no edit, no decay, no end, until `unfreeze`. Forgetting it stays possible.
+
+        Raises MissingMemory, IllegalTransition (it is frozen already).
+        """
+        return self._steer(id, "revise", lambda writer, n, _: states.freeze(writer, n))
+
+    def unfreeze(self, id: str) -> MemCube:
+        """Give a frozen cube back the state that it had. Raises MissingMemory, IllegalTransition."""
+        until = self.tercet.retention.archived_until(self.tercet.clock())
+        return self._steer(id, "revise", lambda writer, n, _: states.unfreeze(writer, n, archived_until=until))
+
+    def archive(self, id: str) -> MemCube:
+        """Take a cube out of what recall looks at, unless it is asked for by `where={"state": "archived"}`.
+
+        A use brings it back; the vault's `Retention` says how long it waits for one. Raises MissingMemory,
+        IllegalTransition (it is archived, or frozen).
+        """
+        until = self.tercet.retention.archived_until(self.tercet.clock())
+        return self._steer(id, "revise", lambda writer, n, _: states.archive(writer, n, until=until))
+
+    def unarchive(self, id: str) -> MemCube:
+        """Bring a cube back from the archive, as a use does. Raises MissingMemory, IllegalTransition."""
+        return self._steer(id, "revise", lambda writer, n, _: states.unarchive(writer, n))
+
+    def hold(self, id: str, reason: str) -> MemCube:
+        """Let nothing erase a cube, nor anything that would drag it along, until `release`. It makes a version.
+
+        Raises MissingMemory, InvalidRequest (no reason is given, or a hold stands already).
+        """
+        return self._steer(id, "administer", lambda writer, n, cube: states.hold(writer, n, cube, reason))
+
+    def release(self, id: str) -> MemCube:
+        """Take the hold off. Raises MissingMemory, InvalidRequest (there is none)."""
+        return self._steer(id, "administer", states.release)
+
+    def forget(
+        self,
+        id: str | Sequence[str] | None = None,
+        *,
+        where: Where | None = None,
+        everything: bool = False,
+        despite_hold: str | None = None,
+        probe: bool = True,
+    ) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
 
         It reaches every branch, and what a restore has hidden; asked of a branch, what that shows. It is whole, or it
         raises and changes nothing. In a small vault the bytes are scrubbed before it returns; in a
         large one, or while another process reads, `scrubbed_at` is None and `work` finishes it.
+
+        Parameters
+        ----------
+        everything
+            All that this scope holds. An empty condition is refused: it is more often a slip than a wish.
+        despite_hold
+            The reason, kept in the journal, for erasing what a hold stands on; it takes the right to administer.
+        probe
+            Whether to look for the content after the scrub, by words, by vectors and in the bytes of every file.
 
         Raises
         ------
@@ -350,15 +413,19 @@ class ScopedMemory:
         Held
             If a hold stands on anything that would have to go.
         InvalidRequest
-            If neither ids nor a condition are given.
+            If it is not said what to forget, or in two ways.
         """
         self._check("forget")
-        if (id is None) == (where is None):
-            raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`).")
+        if despite_hold is not None:
+            self._check("administer")
+            check_reason(despite_hold)
+        if (id is not None) + (where is not None) + bool(everything) != 1:
+            raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`), or `everything`.")
+        if where is not None and not check_where(where):
+            raise InvalidRequest("An empty condition would forget everything here; say everything=True to mean that.")
         ids = [id] if isinstance(id, str) else [] if id is None else id
         if not isinstance(ids, Sequence) or not all(isinstance(one, str) for one in ids):
             raise InvalidRequest(f"Ids are strings; {id!r:.80} is none, nor a list of them.")
-        tenant = self._tenant
 
         def asked(reader: Reader) -> list[int]:
             found: list[int] = []
@@ -369,13 +436,13 @@ class ScopedMemory:
                 found += rows
             return found
 
-        with tenant.reading(self.moment) as reader:
+        with self._tenant.reading(self.moment) as reader:
             asked(reader)  # what is not there is said before a tenant's file is made
-        with tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
-            receipt = erase(writer, asked(writer.reader))
-        tenant.forget_cache()
-        waiting = tenant.scrub()
-        return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
+        signer = self.tercet.signer  # a key that cannot be read is told of before anything is erased
+        receipt = forget(
+            self._tenant, asked, by=self.by.name, branch=self.moment.branch, despite_hold=despite_hold, probe=probe
+        )
+        return receipt if signer is None else signer.receipt(receipt)
 
     def _beside(self, reader: Reader, space: Space | None) -> Sequence[tuple[Space, Callable[[], Embedder | None]]]:
         """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
@@ -394,6 +461,16 @@ class ScopedMemory:
             raise InvalidRequest("This is a view of the past and can only be read; write to the scope itself.")
         self.tercet.access.check(self.by, right, self.scope)
 
+    def _steer(self, id: str, right: Right, change: Callable[[Writer, int, MemCube], None]) -> MemCube:
+        """Change the state or the hold of a cube; returns it as it is then."""
+        self._check(right)
+        self.get(id)  # what is not there is said before a tenant's file is made
+        self.tercet.flush_uses(self._tenant)  # a use that is still gathered came before
+        with self._tenant.writing(by=self.by.name) as writer:
+            n, cube = writer.reader.head(id, self.scope)
+            change(writer, n, cube)
+            return writer.reader.cubes([n])[0]
+
     def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
         self._check("write")
         if wait_for not in get_args(WaitFor):
@@ -403,6 +480,8 @@ class ScopedMemory:
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
         if not found:
             return []
+        now = self.tercet.clock()
+        found = [self.tercet.retention.applied(draft, now=now) for draft in found]
         embedder = self.tercet.embedder if wait_for == "vectors" else None
         entries, space = prepare(found, embedder), answering_space(embedder)
         with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:

@@ -327,6 +327,10 @@ SHAPES = {
     "list": ([], {"cubes", "total", "truncated", "cursor"}),
     "show": (["ID"], {"cube"}),
     "revise": (["ID", "Bergen."], {"cube"}),
+    "freeze": (["ID"], {"cubes"}),
+    "hold": (["ID", "--reason", "case 7"], {"cubes"}),
+    "archive": (["ID"], {"cubes"}),
+    "audit": (["log"], {"lines", "truncated"}),
     "history": (["ID"], {"cubes", "total", "truncated"}),
     "rollback": (["ID", "--version", "1"], {"cube"}),
     "forget": (["ID"], {"receipt", "forgotten"}),
@@ -343,7 +347,7 @@ SHAPES = {
 
 
 def test_every_command_has_its_shape_here() -> None:
-    elsewhere = {"eval", "demo", "reembed", "restore"}  # they have tests of their own
+    elsewhere = {"eval", "demo", "reembed", "restore", "verify"}  # they have tests of their own
     assert set(SHAPES) | elsewhere == set(COMMANDS)
 
 

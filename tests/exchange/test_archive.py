@@ -145,10 +145,7 @@ def test_passages_of_one_document_stay_in_one_episode(here: ScopedMemory, there:
 def test_a_state_survives(here: ScopedMemory, there: ScopedMemory) -> None:
     cube = here.remember("Kept as it is.")
     here.revise(cube.id, "Kept as it was.")
-    tenant = here.tercet.vault.tenant("default")
-    with tenant.writing(by="test") as writer:
-        n, _ = writer.reader.head(cube.id, here.scope)
-        writer.move((n, writer.scope(cube.scope)[1], cube.id), State.GENERATED, State.FROZEN)
+    here.freeze(cube.id)
     imported(there, exported(here))
     assert [(one.state, one.version, one.text) for one in there.list()] == [(State.FROZEN, 2, "Kept as it was.")]
 

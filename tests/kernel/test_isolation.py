@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tercet import Hits, ScopedMemory, Tercet
-from tercet.testing import FakeEmbedder, texts
+from tercet.testing import FakeEmbedder, SeededClock, texts
 from tercet.testing.base import all_clear, told_apart
 from tercet.text.read.message import Message
 
@@ -116,7 +117,7 @@ def test_anothers_writes_change_no_answer(
 
 def test_another_tenants_writes_change_no_statement(tmp_path: Path) -> None:
     """The same calls run the same SQL with the same bindings, whatever another tenant has written."""
-    with Tercet.open(tmp_path, embedder=FakeEmbedder()) as t:
+    with Tercet.open(tmp_path, embedder=FakeEmbedder(), clock=SeededClock(step=timedelta(0))) as t:
         scope = t.scope(tenant="a", user="x")
         scope.remember_many(OURS)
         answers(scope)

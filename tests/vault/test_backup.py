@@ -65,7 +65,7 @@ def test_restores_into_an_empty_folder(folder: Path) -> None:
     assert held(folder / "new") == held(folder / "vault")
     with Tercet.open(folder / "new", embedder=None) as t:
         assert [cube.text for cube in t.scope(tenant="Other Co").list()] == ["Another tenant."]
-    assert sorted(path.name for path in (folder / "new").iterdir()) == ["tenants"]
+    assert sorted(path.name for path in (folder / "new").iterdir()) == ["ledger", "tenants"]
 
 
 def test_what_was_erased_since_does_not_come_back(folder: Path) -> None:
@@ -177,6 +177,18 @@ def test_a_ledger_that_cannot_be_read_is_not_passed_over(folder: Path, damage: b
         restore(folder / "copy", folder / "vault")
     restore(folder / "copy", folder / "vault", ledger=False)
     assert len(held(folder / "vault")) == 4
+
+
+def test_the_ledger_beside_the_file_is_kept_to_all_the_same(folder: Path) -> None:
+    """It can be read though the file cannot: what was forgotten since the backup stays forgotten."""
+    with Tercet.open(folder / "vault", embedder=None) as t:
+        gone = t.scope().forget(t.scope().list()[0].id).erased
+    (folder / "vault" / "tenants" / "default.db").write_bytes(b"not a database at all" * 500)
+    restore(folder / "copy", folder / "vault", ledger=False)
+    assert len(held(folder / "vault")) == 4 - len(gone)
+    with Tercet.open(folder / "vault", embedder=None) as t:
+        assert not set(gone) & {cube.id for cube in t.scope().list()}
+        all_clear(t)
 
 
 def test_backs_up_only_into_an_empty_folder(folder: Path) -> None:

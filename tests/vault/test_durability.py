@@ -17,7 +17,7 @@ import pytest
 from tercet import Tercet
 from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock, kills
 from tercet.testing.base import all_clear
-from tercet.testing.crash import Book, kill_once
+from tercet.testing.crash import PHASES, Book, kill_in, kill_once
 from tercet.testing.crowd import Member, gather
 from tercet.testing.dump import dump
 from tercet.testing.processes import finish, run, start
@@ -99,6 +99,14 @@ def test_kills_during_branch_and_restore_leave_the_old_or_the_new(tmp_path: Path
     for seed in range(8):
         kill_once(tmp_path, book, seed=seed, longest=0.5, travels=0.8)
     assert book.acknowledged > 8
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_kill_leaves_no_erasure_half_done(phase: str, tmp_path: Path) -> None:
+    book = Book()
+    for seed in range(3):
+        kill_in(phase, tmp_path, book, seed=seed, longest=0.8)
+    assert book.erased
 
 
 def test_the_check_sees_a_loss(tmp_path: Path) -> None:

@@ -310,11 +310,11 @@ def test_caches_of_other_handles_drop_what_was_erased(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="file descriptors are listed in /proc")
 def test_an_erasure_leaves_no_file_beside_the_vault(folder: Path, alice: ScopedMemory) -> None:
-    """No temporary copy of the content: only the database, its log and their index."""
+    """No temporary copy of the content: only the database, its log, their index, and the ids that were erased."""
     cube = alice.remember(canary())
     alice.forget(cube.id)
     names = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    assert set(names) <= {"default.db", "default.db-wal", "default.db-shm", "default.mark"}
+    assert set(names) <= {"default.db", "default.db-wal", "default.db-shm", "default.mark", "default.log"}
 
 
 def test_an_embedders_complaint_is_not_kept(tmp_path: Path) -> None:

@@ -105,6 +105,11 @@ def test_a_power_cut_loses_nothing_acknowledged(seed: int, folder: Path) -> None
     survive(folder, seed, 10, vectors=seed % 2 == 1)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_power_cut_in_a_sweep_leaves_the_old_or_the_new(seed: int, folder: Path) -> None:
+    survive(folder, seed, 10, ends=True)
+
+
 def test_the_checks_see_a_lost_write(folder: Path, tmp_path: Path) -> None:
     with FaultyDisk(folder) as disk:
         history = History(folder, 3, disk=disk)
@@ -139,6 +144,19 @@ def test_a_failing_disk_changes_nothing(seed: int, fault: str, tmp_path: Path) -
         return endure(folder, seed, steps, one, vectors=seed % 2 == 1)
 
     for nth in range(1 + seed, run(10**9), stride):
+        run(nth)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_disk_in_a_sweep_changes_nothing(fault: str, tmp_path: Path) -> None:
+    kind = FAULTS[fault]
+
+    def run(nth: int) -> int:
+        folder = tmp_path / str(nth)
+        folder.mkdir()
+        return endure(folder, 7, 6, Fault(nth, kind.error, kind.times, kind.calls), ends=True)
+
+    for nth in range(1, run(10**9), 41):
         run(nth)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tercet.cli import out
@@ -20,24 +21,35 @@ def add_arguments(parser: Parser) -> None:
     """Add what this command takes."""
     parser.add_argument("ids", nargs="*", metavar="ID")
     add_where(parser)
-    parser.add_argument("--yes", action="store_true", help="with --where: forget them, do not only count them")
+    parser.add_argument("--all", action="store_true", help="everything that the scope holds")
+    parser.add_argument("--yes", action="store_true", help="with --where or --all: forget them, do not only count them")
+    parser.add_argument(
+        "--receipt", metavar="FILE", help="write the signed receipt to a file; `tercet verify` checks it"
+    )
+    parser.add_argument("--despite-hold", metavar="REASON", help="erase what is on hold; the reason goes on record")
 
 
 def run(session: Session, args: Namespace) -> Answer:
     """Forget by id, or count what a filter meets and forget that."""
     where = conditions(args.where)
-    if bool(args.ids) == (where is not None):
-        raise InvalidRequest("Say what to forget: ids, or --where with a condition.")
+    if bool(args.ids) + (where is not None) + args.all != 1:
+        raise InvalidRequest("Say what to forget: ids, or --where with a condition, or --all.")
     memory = session.looking().memory
-    if where is None:
-        receipt = memory.forget(args.ids)
+    if args.ids:
+        receipt = memory.forget(args.ids, despite_hold=args.despite_hold)
     else:
         total = memory.list(limit=1, where=where).total
         if not args.yes:
-            raise InvalidRequest(
-                f"This meets {out.count(total, 'memory')}; nothing was forgotten. Add --yes to forget them."
-            )
-        receipt = memory.forget(where=where)
+            every = total == memory.list(limit=1).total
+            meant = out.count(total, "memory") + (", all that this scope holds" if every and total else "")
+            raise InvalidRequest(f"This meets {meant}; nothing was forgotten. Add --yes to forget them.")
+        # An empty filter is everything, and has been counted.
+        chosen = {"where": where} if where else {"everything": True}
+        receipt = memory.forget(**chosen, despite_hold=args.despite_hold)
+    if args.receipt is not None:
+        from tercet.govern.receipt import receipt_document, write_document
+
+        write_document(Path(args.receipt).expanduser(), receipt_document(receipt))
     return Answer({"receipt": receipt_json(receipt), "forgotten": len(receipt.erased)}, receipt_lines(receipt))
 
 
@@ -51,4 +63,16 @@ def receipt_lines(receipt: Receipt) -> list[Line]:
         )
     else:
         lines.append("The bytes are scrubbed")
-    return lines + [f"Not reached: {one}" for one in receipt.unreachable]
+    if receipt.rebuilding:
+        lines.append(
+            f"{out.count(receipt.rebuilding, 'product')} of several memories wait to be made again from the rest"
+        )
+    if receipt.probe is not None:
+        lines += [f"Found all the same: {one}" for one in receipt.probe.found] or ["A search for them found nothing"]
+    lines += [
+        f"Not reached: {one.path} (exported {one.at:%Y-%m-%d}, sha256 {one.sha256})" for one in receipt.unreachable
+    ]
+    return [
+        *lines,
+        f"Receipt {receipt.seq:,}, journal head {receipt.head}{'' if receipt.signature else ', not signed'}",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from datetime import timedelta
 
 from tercet.cli import out
 from tercet.cli.options import Parser, pairs
@@ -12,7 +13,9 @@ from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import cube_json
 
-NOT_WITH_FILE = ("text", "at", "tag", "meta", "ref", "type", "speaker", "role", "slot", "valid_from", "valid_to")
+NOT_WITH_FILE = (
+    "text", "at", "tag", "meta", "ref", "type", "speaker", "role", "slot", "valid_from", "valid_to", "expires",
+)  # fmt: skip
 
 
 def add_arguments(parser: Parser) -> None:
@@ -32,6 +35,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--valid-from", metavar="TIME", help="from when it holds; left out: when it was said or seen")
     parser.add_argument("--valid-to", metavar="TIME", help="until when it holds; left out: until another supersedes it")
+    parser.add_argument("--expires", metavar="TIME", help="when it ends, with a zone, or after how long: 90s, 12h, 30d")
     parser.add_argument("--speaker", metavar="NAME", help="who said it")
     parser.add_argument("--role", metavar="ROLE", help="user, assistant, system or tool")
 
@@ -56,10 +60,23 @@ def run(session: Session, args: Namespace) -> Answer:
         slot=args.slot and tuple(args.slot),
         valid_from=args.valid_from,
         valid_to=args.valid_to,
+        expires=None if args.expires is None else span(args.expires),
     )
     told = out.told_of(cube)
     line: Line = ["Remembered ", Span(cube.id, "strong"), f"  ({told})" if told else ""]
     return Answer({"cube": cube_json(cube)}, [line])
+
+
+def span(given: str) -> timedelta | str:
+    """A time as it was given, or so many seconds, minutes, hours, days or weeks."""
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    number, unit = given[:-1], given[-1:]
+    if unit not in units or not number.isdecimal():
+        return given
+    try:
+        return timedelta(**{units[unit]: int(number)})
+    except OverflowError:
+        raise InvalidRequest(f"{given} is beyond the calendar.") from None
 
 
 def words(given: str | None) -> str:

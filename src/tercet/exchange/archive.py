@@ -16,8 +16,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tercet import __version__
 from tercet.cube import Kind, MemCube
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, VaultError
 from tercet.exchange.typed import misfit
 from tercet.lifecycle import State
 from tercet.scope import Scope
@@ -34,6 +35,8 @@ from tercet.vault.ids import format_id, parse_id
 
 if TYPE_CHECKING:
     from tercet.scoped import Progress, ScopedMemory
+
+log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "tercet-archive", 1
 BATCH = 500
@@ -66,8 +69,45 @@ class Sink(Protocol):
         """Write all of it."""
 
 
+STREAM = "(a stream)"
+"""What stands for the path of an export that went to a stream."""
+
+
 def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> int:
-    """Write what a scope holds, as of one moment, to a binary stream; returns how many cubes were written."""
+    """Write what a scope holds, as of one moment, to a binary stream; returns how many cubes were written.
+
+    It goes on record, so that an erasure can name it; `export_file` records the file by its path and hash.
+    """
+    hashed = _Hashed(stream)
+    numbers = write_archive(memory, hashed, progress=progress)
+    put_on_record(memory, STREAM, hashed.digest.digest(), numbers)
+    return len(numbers)
+
+
+def put_on_record(memory: ScopedMemory, path: str, sha256: bytes, numbers: Sequence[int]) -> None:
+    """Take down an export. From a vault that cannot be written nothing can be erased either: it is not on record."""
+    if not numbers:
+        return
+    try:
+        with memory.tercet.vault.tenant(memory.scope.tenant).writing(by=memory.by.name) as writer:
+            writer.exported(path, sha256, numbers)
+    except VaultError as error:
+        log.warning("the export to %s is not on record: %s", path, error)
+
+
+class _Hashed:
+    """A sink that hashes what goes through it."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink, self.digest = sink, hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self.digest.update(data)
+        self.sink.write(data)
+
+
+def write_archive(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> list[int]:
+    """Write what a scope holds to a binary stream; returns the numbers of the cubes that were written."""
     memory.tercet.access.check(memory.by, "read", memory.scope)
     with memory.tercet.vault.tenant(memory.scope.tenant).reading(memory.moment) as reader:
         numbers = reader.numbers(memory.scope, {"kind": Kind.TEXT.value})
@@ -93,7 +133,7 @@ def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | Non
             if progress is not None:
                 progress(min(start + BATCH, len(numbers)), len(numbers))
         write({"cubes": len(numbers), "sha256": digest.hexdigest()})
-    return len(numbers)
+    return numbers
 
 
 def is_archive(path: Path) -> bool:

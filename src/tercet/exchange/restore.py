@@ -168,9 +168,7 @@ def _write(writer: Writer, prepared: Iterable[tuple[Plan, Prepared]], space: Spa
                 expect = cube.version - 1
                 writer.revise(plan.record.id, replace(entry, cube=cube), space, expect=expect, action="import")
             if plan.first == 0 and plan.record.state is not State.GENERATED:
-                n, cube = writer.reader.head(plan.record.id, plan.record.scope)
-                _, scope = writer.scope(plan.record.scope)
-                writer.move((n, scope, cube.id), State.GENERATED, plan.record.state)
+                writer.place(writer.reader.head(plan.record.id, plan.record.scope)[0], plan.record.state)
 
 
 def _episode(plan: Plan) -> str | None:

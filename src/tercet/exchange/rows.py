@@ -108,14 +108,10 @@ def rewound_json(rewound: Rewound) -> Json:
 
 
 def receipt_json(receipt: Receipt) -> Json:
-    """What an erasure did."""
-    return asdict(receipt) | {
-        "erased": list(receipt.erased),
-        "derived": list(receipt.derived),
-        "unreachable": list(receipt.unreachable),
-        "erased_at": _iso(receipt.erased_at),
-        "scrubbed_at": _iso(receipt.scrubbed_at),
-    }
+    """What an erasure did: the receipt as it is signed."""
+    from tercet.govern.receipt import receipt_document
+
+    return receipt_document(receipt)
 
 
 def finding_json(tenant: str, finding: Finding) -> Json:

@@ -57,6 +57,12 @@ def told_apart(scope: ScopedMemory, id: str) -> dict[str, str]:
         "revise": lambda: scope.revise(id, "Mine now."),
         "rollback": lambda: scope.rollback(id, version=1),
         "forget": lambda: scope.forget(id),
+        "freeze": lambda: scope.freeze(id),
+        "unfreeze": lambda: scope.unfreeze(id),
+        "archive": lambda: scope.archive(id),
+        "unarchive": lambda: scope.unarchive(id),
+        "hold": lambda: scope.hold(id, "case 7"),
+        "release": lambda: scope.release(id),
     }
     answers = {}
     for name, call in calls.items():

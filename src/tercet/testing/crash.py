@@ -6,6 +6,7 @@ and what has been acknowledged. `kill_once` runs it, kills it, opens the vault a
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -13,13 +14,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from tercet.cube import Text, derive
 from tercet.kernel import Tercet
 from tercet.testing.fakes import FakeEmbedder
 from tercet.text.read.message import Message
+from tercet.vault.erase import erase
+from tercet.vault.ids import system_clock
+from tercet.vault.jobs import LEASE
 
 USER = "writer"
 
@@ -191,5 +198,112 @@ def _all(t: Tercet) -> list[Any]:
             return cubes
 
 
+def erasing(t: Tercet, chance: random.Random, words: Iterator[str]) -> None:
+    """Forget some of what was just remembered, with what was made from it, and scrub it in the call."""
+    scope = t.scope(user=USER)
+    cubes = scope.remember_many([f"The code is {next(words)}." for _ in range(chance.randrange(2, 12))])
+    made = scope.remember(derive(cubes[:2], Text(f"Made of two: {next(words)}."), method="m"))
+    tell({"kept": {cube.id: cube.text for cube in (*cubes, made)}})
+    tell({"ending": [cubes[0].id, made.id]})
+    tell({"gone": scope.forget(cubes[0].id).erased})
+
+
+def scrubbing(t: Tercet, chance: random.Random, words: Iterator[str]) -> None:
+    """Erase first, then scrub: a file large enough that most of the time goes by within the scrub."""
+    scope, tenant = t.scope(user=USER), t.vault.tenant("default")
+    cubes = scope.remember_many([f"The code is {next(words)}. {'So it goes. ' * 60}" for _ in range(20)])
+    tell({"kept": {cube.id: cube.text for cube in cubes}})
+    some = [cube.id for cube in cubes if chance.random() < 0.9]
+    tell({"ending": some})
+    with tenant.writing(by="writer") as writer:
+        erase(writer, [writer.reader.head(id, scope.scope)[0] for id in some])
+    tell({"gone": some})
+    tenant.scrub(at_once=True)
+
+
+def sweeping(t: Tercet, chance: random.Random, words: Iterator[str]) -> None:
+    """Let what has ended be swept, in batches of a few, while other memories stay."""
+    scope = t.scope(user=USER)
+    kept = scope.remember(f"Stays: {next(words)}.")
+    tell({"kept": {kept.id: kept.text}})
+    ended = [
+        scope.remember(f"Ends: {next(words)}.", expires=timedelta(microseconds=1))
+        for _ in range(chance.randrange(3, 12))
+    ]
+    tell({"ending": [cube.id for cube in ended]})
+    t.work(until_idle=True)
+    tell({"gone": [cube.id for cube in ended]})
+
+
+PHASES: Mapping[str, Callable[[Tercet, random.Random, Iterator[str]], None]] = {
+    "erasing": erasing,
+    "scrub": scrubbing,
+    "sweep": sweeping,
+}
+"""Name -> one round of something that a kill must not leave half done."""
+
+
+def go_through(folder: Path, seed: int, phase: str) -> None:
+    """Rounds of a phase without end. Every text has a word that no other text has."""
+    chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
+    words = (f"w{seed}n{number}x" for number in itertools.count())
+    with Tercet.open(folder, embedder=FakeEmbedder(), signing_key=None) as t:
+        tell({"ready": True})
+        while True:
+            PHASES[phase](t, chance, words)
+
+
+def kill_in(phase: str, folder: Path, book: Book, *, seed: int, longest: float = 0.5) -> str:
+    """Kill a process within a phase; returns "done", "undone" or "part" (an intent, which was then finished).
+
+    Raises AssertionError if an acknowledged memory is lost, an erased one is there, a word of one is in some file once
+    the jobs have run, or doctor finds anything.
+    """
+    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed), phase]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own module
+        assert writer.stdout is not None
+        assert writer.stdout.readline(), "the writer did not begin"
+        time.sleep(longest * random.Random(seed).random())  # noqa: S311  # as above
+        writer.send_signal(signal.SIGKILL)
+        lines = [json.loads(line) for line in writer.stdout.read().splitlines() if line.endswith("}")]
+    texts = dict(book.texts)
+    for line in lines:
+        texts.update(line.get("kept", {}))
+        if line.keys() & {"kept", "gone"}:
+            book.note(line)
+    under_way = set(lines[-1]["ending"]) if lines and "ending" in lines[-1] else set()
+    with Tercet.open(folder, embedder=FakeEmbedder(), signing_key=None, clock=_after_leases) as t:
+        before = {cube.id for cube in _all(t)}
+        waits = bool(t.stats()["tenants"]["default"]["scrubs_waiting"])
+        t.work(until_idle=True)
+        assert t.stats()["tenants"]["default"]["scrubs_waiting"] == 0, "the scrub was not finished"
+        found = {cube.id: cube.text for cube in _all(t)}
+        left = under_way & set(found)
+        assert not left or phase != "sweep", "what had ended is still there"
+        assert left in (set(), under_way), "an erasure was half done"
+        for id in under_way - left:
+            book.note({"gone": [id]})
+        wrong = [id for id in set(book.texts) - set(found) if id in texts]
+        assert not wrong, f"lost: {wrong}"
+        assert not book.erased & set(found), "what was erased is there"
+        findings = [some for some in t.doctor().values() if some]
+        assert not findings, f"doctor found {findings}"
+        book.texts = found
+    raw = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+    gone = [text.split(": ")[-1].split("is ")[-1].split(".")[0] for id, text in texts.items() if id not in found]
+    still = [word for word in gone if f"{word}.".encode() in raw]
+    assert not still, f"erased, scrubbed, and in the files: {still}"
+    if not under_way:
+        return "part" if waits else "idle"
+    return "undone" if under_way <= before else "done" if not under_way & before and not waits else "part"
+
+
+def _after_leases() -> datetime:
+    """When a job that the killed process had taken is free again."""
+    return system_clock() + 2 * LEASE
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 3 and sys.argv[3] in PHASES:
+        go_through(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
     write(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]) if sys.argv[3:] else 0.1)

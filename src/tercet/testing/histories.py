@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 from tercet.cube import MemCube
@@ -50,16 +51,21 @@ class History:
         Where there is one, the vault's files go through it.
     vectors
         Whether cubes get vectors, some at once and some by a job.
+    ends
+        Whether some cubes have an end, at which a sweep erases them.
     """
 
-    def __init__(self, folder: Path, seed: int, *, disk: FaultyDisk | None = None, vectors: bool = False) -> None:
-        self.folder, self.disk, self.vectors = folder, disk, vectors
+    def __init__(
+        self, folder: Path, seed: int, *, disk: FaultyDisk | None = None, vectors: bool = False, ends: bool = False
+    ) -> None:
+        self.folder, self.disk, self.vectors, self.ends = folder, disk, vectors, ends
         self.dice = random.Random(seed)  # noqa: S311  # a test's choices
         self.clock, self.entropy = SeededClock(), SeededEntropy(seed)
         self.held: dict[str, tuple[MemCube, ...]] = {}
         self.erased: set[str] = set()
         self.scrubbed: set[str] = set()
         self._words = 0
+        self._ending: set[str] = set()
         self.t = self.open()
 
     def open(self, *, embedder: bool = False, dim: int = 16) -> Tercet:
@@ -83,7 +89,8 @@ class History:
     def moment(self) -> Moment:
         """What is acknowledged now."""
         at = self.disk.now if self.disk else 0
-        marks = {path.relative_to(self.folder): path.read_bytes() for path in self.folder.glob("tenants/*.mark")}
+        beside = [*self.folder.glob("tenants/*.mark"), *self.folder.glob("ledger/*.log")]
+        marks = {path.relative_to(self.folder): path.read_bytes() for path in beside}
         return Moment(at, dict(self.held), frozenset(self.erased), frozenset(self.scrubbed), marks)
 
     def step(self) -> None:
@@ -95,6 +102,8 @@ class History:
             calls.append((2, self._work))
         if self.vectors and self.disk is not None:
             calls.append((1, self._move))
+        if self.ends:
+            calls += [(4, self._remember_briefly), (3, self._sweep)]
         [call] = self.dice.choices([call for _, call in calls], [weight for weight, _ in calls])
         call()
 
@@ -158,6 +167,27 @@ class History:
         self.t = self.open(embedder=True, dim=self.dice.choice((16, 24)))
         self.t.reembed()
 
+    def _remember_briefly(self) -> None:
+        cube = self.t.scope(user=self.dice.choice(USERS)).remember(self.text(), expires=timedelta(hours=1))
+        self.held[cube.id] = (cube,)
+        self._ending.add(cube.id)
+
+    def _sweep(self) -> None:
+        self.clock.advance(timedelta(hours=2))
+        failed = self.disk.failed if self.disk else 0
+        try:
+            self.t.work(until_idle=True)
+        finally:  # a job that fails is tried again later, and what it did is done
+            there = read(self.t)
+            gone = {id for id in self._ending & self.held.keys() if id not in there}
+            for id in gone:
+                self.erased.add(id)
+                words = {cube.text.split()[0] for cube in self.held.pop(id)}
+                if not self.t.stats()["tenants"]["default"]["scrubs_waiting"]:
+                    self.scrubbed |= words
+        if self.disk is None or self.disk.failed == failed:
+            assert not self._ending & self.held.keys(), "what has ended is still there"
+
     def _reopen(self) -> None:
         self.close()
         self.t = self.open(embedder=self.vectors and self.dice.random() < 0.5)
@@ -166,7 +196,7 @@ class History:
         return self.dice.choice(sorted(self.held))
 
 
-def survive(folder: Path, seed: int, steps: int, *, vectors: bool = False) -> list[bool]:
+def survive(folder: Path, seed: int, steps: int, *, vectors: bool = False, ends: bool = False) -> list[bool]:
     """Run a history, cut the power twice, and check what is found: at any moment, and right after a call returned.
 
     Returns, for each cut within a call, whether the call was found done. Raises AssertionError if a promise was broken.
@@ -174,7 +204,7 @@ def survive(folder: Path, seed: int, steps: int, *, vectors: bool = False) -> li
     dice = random.Random(seed)  # noqa: S311  # a test's choices
     done = []
     with FaultyDisk(folder) as disk:
-        history = History(folder, seed, disk=disk, vectors=vectors)
+        history = History(folder, seed, disk=disk, vectors=vectors, ends=ends)
         moments = list(history.run(steps))
         history.close()
         for number, at in enumerate((dice.randrange(disk.now + 1), dice.choice(moments).at)):
@@ -196,14 +226,14 @@ class Fault:
     calls: frozenset[Call] = CHANGES
 
 
-def endure(folder: Path, seed: int, steps: int, fault: Fault, *, vectors: bool = False) -> int:
+def endure(folder: Path, seed: int, steps: int, fault: Fault, *, vectors: bool = False, ends: bool = False) -> int:
     """Run a history while the disk fails; returns how many calls to the disk it took.
 
     A call that meets the fault raises a VaultError or does its work; either way the vault is then as it was
     acknowledged, and once the disk works again the history goes on.
     """
     with FaultyDisk(folder) as disk:
-        history = History(folder, seed, disk=disk, vectors=vectors)
+        history = History(folder, seed, disk=disk, vectors=vectors, ends=ends)
         disk.fail(fault.nth, fault.error, times=fault.times, calls=fault.calls)
         for _ in range(steps):
             failed = disk.failed
@@ -231,6 +261,7 @@ def check(folder: Path, *allowed: Moment) -> Moment:
     gone and does not come back, what was scrubbed is in no byte of any file, and the vault takes new memories.
     """
     for path, data in allowed[0].marks.items():
+        (folder / path).parent.mkdir(exist_ok=True)
         (folder / path).write_bytes(data)
     raw = b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     left = {word for word in allowed[0].scrubbed if word.encode() in raw}

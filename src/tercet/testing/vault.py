@@ -24,6 +24,7 @@ from tercet.testing.changing import ChangeTests
 from tercet.testing.erasing import ForgetTests
 from tercet.testing.filtering import FilterTests
 from tercet.testing.keeping import UpkeepTests
+from tercet.testing.living import LifeTests
 from tercet.testing.reading import ReadTests
 from tercet.testing.remembering import RememberTests
 from tercet.testing.slotting import SlotTests
@@ -35,7 +36,16 @@ LATER = datetime(2031, 1, 1, tzinfo=UTC)
 
 
 class VaultTests(
-    RememberTests, ReadTests, ChangeTests, ForgetTests, FilterTests, ScopeTests, UpkeepTests, TimeTests, SlotTests
+    RememberTests,
+    ReadTests,
+    ChangeTests,
+    ForgetTests,
+    FilterTests,
+    ScopeTests,
+    UpkeepTests,
+    LifeTests,
+    TimeTests,
+    SlotTests,
 ):
     """Every promise of the contract is one test. Subclass it and provide `open_tercet`."""
 

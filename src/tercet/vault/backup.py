@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 
 from tercet.errors import VaultBusy, VaultDamaged, VaultError
+from tercet.vault import ledger as ledgers
 from tercet.vault import mark
 from tercet.vault.codec import dump
 from tercet.vault.connection import connect, query, translated
@@ -87,13 +88,13 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
     Parameters
     ----------
     ledger
-        False leaves the ledger of erasures aside, for a vault so damaged that it cannot be read: then say again what
-        has to be forgotten.
+        False goes by the ledger beside the vault's file alone, for a vault so damaged that its own cannot be read. If
+        that file is lost, too, say again what has to be forgotten.
 
     Raises
     ------
     VaultDamaged
-        If the backup is not what was written, or the ledger at the target cannot be read; nothing was changed.
+        If the backup is not what was written, or the ledger in the target's file cannot be read; nothing was changed.
     VaultBusy
         If another process has the vault at the target open.
     VaultError
@@ -113,8 +114,10 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
                     known = stack.enter_context(closing(_alone(live, ledger=ledger))) if live.exists() else None
                     make_folder(new.parent)
                     shutil.copyfile(backup / name, new)
-                    if known is not None and ledger:
-                        erased += _replay(_ledger(known, live), staging, facts["tenant"])
+                    gone = _ledger(known, live) if known is not None and ledger else {}
+                    gone |= {one.id: one.at for one in ledgers.read(live)[0]}
+                    if gone:
+                        erased += _replay(gone, staging, facts["tenant"])
                     sync(new)
                 for name in manifest["files"]:
                     mark.mark_of(target / name).unlink(missing_ok=True)
@@ -191,7 +194,7 @@ def _replay(ledger: dict[bytes, int], staging: Path, name: str) -> list[str]:
         with tenant.writing(by="restore") as writer:
             find = "SELECT n FROM cubes WHERE id = ?"
             numbers = [n for id in ledger for (n,) in query(writer.connection, find, (id,))]
-            gone = erase(writer, numbers, despite_holds=True).erased if numbers else ()
+            gone = erase(writer, numbers, cause=ledgers.AGAIN, despite_hold=ledgers.AGAIN).erased if numbers else ()
             writer.connection.executemany("INSERT OR IGNORE INTO erased VALUES (?, ?)", list(ledger.items()))
         waiting = tenant.scrub(at_once=True) if numbers else None
         if waiting is not None:

@@ -12,9 +12,10 @@ import numpy as np
 
 from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
-from tercet.vault import jobs, journal, mark
+from tercet.vault import jobs, journal, ledger, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
+from tercet.vault.erase import UNUSED_NAMES
 from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import parse_id
 from tercet.vault.reader import Reader
@@ -59,7 +60,10 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
                     *_lost(connection, path, repair=repair),
                     *examine(connection, name, repair=repair),
                     *_segments(connection, segments_of(path), repair=repair),
+                    *_ledger(connection, path, repair=repair),
                 ]
+            if repair and (again := tenant.recheck()):
+                found[name].append(Finding("erased", f"{len(again)} memories were erased again", repaired=True))
         except VaultTooNew:
             raise
         except VaultDamaged as error:
@@ -108,6 +112,22 @@ def _lost(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[
         if repair:
             mark.write(path, *journal.head(connection))
         yield Finding("mark", f"{mark.mark_of(path).name} is damaged; it says how far the journal has come", repair)
+
+
+def _ledger(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[Finding]:
+    """The ledger of erasures beside the file: whole, and no more than the file knows of."""
+    try:
+        _, whole = ledger.read(path)
+        unknown = len(ledger.missing(connection, path))
+    except OSError as error:
+        yield Finding("ledger", f"{ledger.ledger_of(path).name} cannot be read: {error.strerror}")
+        return
+    if unknown:
+        yield Finding(
+            "ledger", f"{unknown} erasures of {ledger.ledger_of(path).name} are not known to the file", repair
+        )
+    if not whole:
+        yield Finding("ledger", f"{ledger.ledger_of(path).name} is damaged", repair)
 
 
 def _segments(connection: apsw.Connection, folder: Path, *, repair: bool) -> Iterator[Finding]:
@@ -245,6 +265,23 @@ def _erased(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator
         yield Finding("erased", f"cube number {n} was erased and is there")
 
 
+def _names(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    for table, unused in UNUSED_NAMES.items():
+        [(count,)] = query(connection, f"SELECT count(*) FROM {table} WHERE {unused}")  # noqa: S608  # our own words
+        if count:
+            if repair:
+                connection.execute(f"DELETE FROM {table} WHERE {unused}")  # noqa: S608  # our own words
+            yield Finding("names", f"{count} rows of {table} name somebody of whom nothing is remembered", repair)
+
+
+def _ends(connection: apsw.Connection, _tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
+    waiting = scalar(connection, f"SELECT count(*) FROM cubes WHERE {_ENDING}")  # noqa: S608  # our own words
+    yield from _wanted(connection, "sweep", "ends", waiting, repair=repair)
+
+
+_ENDING = "(expires IS NOT NULL OR due IS NOT NULL) AND held = 0 AND branch = 0 AND state != 'frozen'"
+
+
 def _heads(connection: apsw.Connection, tenant: str, repair: bool) -> Iterator[Finding]:  # noqa: FBT001  # a Check
     for n, version, newest, logged in query(connection, _ASTRAY):
         mended = repair and newest == logged  # else a version is lost, and an older one must not pass for the newest
@@ -369,7 +406,7 @@ _ORPHANS = {
     "vectors": "FROM vectors WHERE cube NOT IN (SELECT n FROM cubes)",
     "old_vectors": f"FROM old_vectors WHERE {_NO_VERSION}",
     "blobs": f"FROM blobs WHERE {_NO_VERSION}",
-    "exported": "FROM exported WHERE export NOT IN (SELECT n FROM exports)",
+    "exported": "FROM exported WHERE export NOT IN (SELECT n FROM exports) OR cube NOT IN (SELECT n FROM cubes)",
     "snapshots": "FROM snapshots WHERE branch <> 0 AND branch NOT IN (SELECT n FROM branches)",
     "episodes": "FROM episodes WHERE n NOT IN (SELECT piece FROM versions WHERE piece IS NOT NULL)",
     "uses": "FROM uses WHERE cube NOT IN (SELECT n FROM cubes)",
@@ -439,4 +476,6 @@ CHECKS: dict[str, Check] = {
     "vectors": _vectors,
     "scrubs": _scrubs,
     "branches": _branches,
+    "names": _names,
+    "ends": _ends,
 }

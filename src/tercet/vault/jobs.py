@@ -32,15 +32,18 @@ class Job:
     lease: int
 
 
-def enqueue(connection: apsw.Connection, name: str, body: dict[str, Any], *, at: datetime) -> None:
+def enqueue(
+    connection: apsw.Connection, name: str, body: dict[str, Any], *, at: datetime, sooner: bool = False
+) -> None:
     """Put a job down, inside the transaction that makes it necessary. The same job twice is one.
 
-    A job that a worker is at is put down anew: what it is wanted for now the worker may have missed.
+    A job that a worker is at is put down anew: what it is wanted for now the worker may have missed. With `sooner`, a
+    job that waits for a later time is moved forward to this one; else it keeps its time, and its pause after a failure.
     """
     connection.execute(
         "INSERT INTO jobs (name, body, due) VALUES (?, ?, ?) ON CONFLICT (name, body) WHERE dead = 0 "
-        "DO UPDATE SET lease = NULL",
-        (name, dump(body), to_micros(at)),
+        "DO UPDATE SET lease = NULL, due = iif(?, min(due, excluded.due), due)",
+        (name, dump(body), to_micros(at), sooner),
     )
 
 
@@ -48,9 +51,11 @@ def take(connection: apsw.Connection, names: Sequence[str], *, worker: str, at: 
     """Lease the job that has been due longest, among those this worker has handlers for."""
     now = to_micros(at)
     with atomic(connection):
-        ready = f"dead = 0 AND due <= ? AND coalesce(lease, 0) <= ? AND name IN ({marks(names)})"
+        # A lease that ends much later than any that is given now is from before the clock was set back.
+        free = "coalesce(lease, 0) NOT BETWEEN ? + 1 AND ?"
+        ready = f"dead = 0 AND due <= ? AND {free} AND name IN ({marks(names)})"
         statement = f"SELECT n, name, body, attempts FROM jobs WHERE {ready} ORDER BY due, n LIMIT 1"  # noqa: S608
-        rows = query(connection, statement, (now, now, *names))
+        rows = query(connection, statement, (now, now, to_micros(at + 2 * LEASE), *names))
         if not rows:
             return None
         n, name, body, attempts = rows[0]
@@ -68,10 +73,14 @@ def finish(connection: apsw.Connection, job: Job) -> None:
 
 
 def postpone(connection: apsw.Connection, job: Job, *, until: datetime) -> None:
-    """The job cannot run yet (weights that are not here, a reader that is); it costs no attempt."""
+    """The job cannot run yet (weights that are not here, a reader that is); it costs no attempt.
+
+    One that was put down again since this worker took it is due when that said.
+    """
+    connection.execute("UPDATE jobs SET attempts = 0 WHERE n = ? AND lease IS NULL", (job.n,))
     connection.execute(
-        "UPDATE jobs SET due = ?, lease = NULL, worker = NULL, attempts = attempts - 1 WHERE n = ?",
-        (to_micros(until), job.n),
+        "UPDATE jobs SET due = ?, lease = NULL, worker = NULL, attempts = attempts - 1 WHERE n = ? AND lease = ?",
+        (to_micros(until), job.n, job.lease),
     )
 
 

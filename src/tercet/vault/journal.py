@@ -6,14 +6,15 @@ Lines carry ids, versions and salted commitments, never content, so that an eras
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import apsw
 
-from tercet.errors import VaultDamaged
+from tercet.errors import InvalidRequest, VaultDamaged
 from tercet.vault.codec import dump, from_micros, to_micros
 from tercet.vault.connection import query, rising, undamaged
 from tercet.vault.ids import format_id, parse_id
@@ -31,6 +32,20 @@ class Change:
     id: str
     version: int | None
     by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the journal as an auditor reads it: who (`by`) did what, when, to which cube, with what detail."""
+
+    seq: int
+    at: datetime
+    by: str
+    action: str
+    id: str | None
+    version: int | None
+    detail: Mapping[str, Any]
+    hash: str
 
 
 class Chain:
@@ -88,14 +103,15 @@ def changes(
     """Lines after `since`, oldest first, on cubes of the scopes that meet a condition over `scopes s`, `owners o`.
 
     `layers` are the branches that are looked at, each up to some line; erasures are told beyond it, for they reach all.
+    A scope that holds nothing any more has no name any more: its lines are seen by whoever asks for the whole tenant.
     """
     within = " OR ".join("(of = ? AND (j.seq <= ? OR j.action = 'forget'))" for _ in layers)
     bounds = [bound for layer in layers for bound in layer]
     statement = (
         "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by, "  # noqa: S608  # our own words; values are bound
         "CASE WHEN json_valid(j.detail) THEN coalesce(j.detail ->> '$.branch', 0) ELSE 0 END AS of "
-        "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "
-        f"WHERE j.seq > ? AND {condition} AND ({within}) ORDER BY j.seq LIMIT ?"
+        "FROM journal j LEFT JOIN scopes s ON s.n = j.scope LEFT JOIN owners o ON o.n = s.owner "
+        f"WHERE j.seq > ? AND j.scope IS NOT NULL AND {condition} AND ({within}) ORDER BY j.seq LIMIT ?"
     )
     rows = query(connection, statement, (since, *bindings, *bounds, limit))
     rising([row[0] for row in rows], since)
@@ -103,6 +119,29 @@ def changes(
         return [
             Change(seq, from_micros(at), action, format_id(cube), version, by)
             for seq, at, action, cube, version, by, _ in rows
+        ]
+
+
+def lines(connection: apsw.Connection, *, since: int, limit: int) -> list[Line]:
+    """Lines after `since`, oldest first. Raises InvalidRequest for a `since` that is no line's number."""
+    if not isinstance(since, int) or not 0 <= since < 2**63:
+        raise InvalidRequest(f"since is a line's number, `.seq`, not {since!r:.40}.")
+    statement = (
+        "SELECT seq, at, by, action, cube, version, detail, hash FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
+    )
+    with undamaged("The journal"):
+        return [
+            Line(
+                seq,
+                from_micros(at),
+                by,
+                action,
+                format_id(cube) if cube else None,
+                version,
+                json.loads(detail) if detail else {},
+                hash.hex(),
+            )
+            for seq, at, by, action, cube, version, detail, hash in query(connection, statement, (since, limit))
         ]
 
 

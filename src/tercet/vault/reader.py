@@ -127,6 +127,10 @@ class Reader:
             raise MissingMemory(id)
         return found[0], self.cubes(found)[0]
 
+    def find(self, id: str) -> list[int]:
+        """The number of a cube of this tenant in a list; an empty one if it is not there."""
+        return [n for (n,) in query(self.connection, "SELECT n FROM cubes WHERE id = ?", (parse_id(id) or b"",))]
+
     def cubes(self, numbers: Sequence[int]) -> list[MemCube]:
         """The versions of cubes given by number that the line shows, in that order; one that is gone is left out.
 

@@ -114,16 +114,18 @@ STEPS: Mapping[int, str] = {
         words INTEGER NOT NULL, marks INTEGER NOT NULL,
         hidden INTEGER NOT NULL DEFAULT 0, -- withdrawn by a restore, which another restore may undo
         former TEXT, -- what a frozen cube was before
+        due INTEGER, -- when a sweep looks at it next for idleness, or the end of its time in the archive
         expires INTEGER, half_life REAL, held INTEGER NOT NULL DEFAULT 0,
         sensitivity INTEGER NOT NULL DEFAULT 2, trust INTEGER NOT NULL DEFAULT 2,
         subject TEXT, attribute TEXT, valid_from INTEGER, valid_to INTEGER,
         UNIQUE (id, branch)
     );
     INSERT INTO cubes_2 (n, id, scope, kind, type, state, version, ref, speaker, role, run, observed, happened_from,
-        happened_to, words, marks, expires, half_life, held, sensitivity, trust, subject, attribute,
+        happened_to, words, marks, due, expires, half_life, held, sensitivity, trust, subject, attribute,
         valid_from, valid_to)
     SELECT c.n, c.id, c.scope, c.kind, c.type, c.state, c.version, c.ref, c.speaker, c.role, c.run, c.observed,
-        c.happened_from, c.happened_to, c.words, c.marks, micros(v.header ->> '$.expires'),
+        c.happened_from, c.happened_to, c.words, c.marks,
+        iif(v.header ->> '$.half_life_days' IS NULL, NULL, c.observed), micros(v.header ->> '$.expires'),
         v.header ->> '$.half_life_days', v.header ->> '$.hold' IS NOT NULL,
         coalesce(v.header ->> '$.sensitivity', 2), coalesce(v.header ->> '$.trust', 2),
         v.header ->> '$.slot[0]', v.header ->> '$.slot[1]',
@@ -139,8 +141,11 @@ STEPS: Mapping[int, str] = {
     CREATE INDEX cubes_by_branch ON cubes (branch) WHERE branch > 0;
     CREATE INDEX journal_by_time ON journal (at); -- the first line after a moment is where a look into the past begins
     CREATE INDEX cubes_by_end ON cubes (expires) WHERE expires IS NOT NULL;
-    CREATE INDEX cubes_by_decay ON cubes (half_life) WHERE half_life IS NOT NULL;
+    CREATE INDEX cubes_by_decay ON cubes (due) WHERE due IS NOT NULL;
     CREATE INDEX cubes_by_slot ON cubes (subject, attribute) WHERE subject IS NOT NULL;
+    -- What the ledger file and receipts look for; both stay small beside the journal.
+    CREATE INDEX journal_by_forget ON journal (seq) WHERE action = 'forget';
+    CREATE INDEX journal_by_scrub ON journal (seq) WHERE action = 'scrub';
     -- Vectors of versions that are no longer the newest: a look into the past is by meaning, too.
     CREATE TABLE old_vectors (
         cube INTEGER NOT NULL, version INTEGER NOT NULL, space INTEGER NOT NULL, vectors BLOB NOT NULL, states BLOB,

@@ -72,7 +72,7 @@ def release(writer: Writer, erased: Sequence[MemCube]) -> None:
         for n, other in members.items():
             if other.behavioural.superseded_by in gone and other.state is not State.FROZEN and writer.owns(n):
                 declared = replace(other.behavioural, valid_to=_declared(writer.reader, other), superseded_by=None)
-                freed = writer.restate(n, other, replace(other, behavioural=replace(declared, parent=None)), RELEASE)
+                freed = writer.restate(n, other, replace(other, behavioural=declared), RELEASE)
                 later = [one for one in members.values() if _rank(one) > _rank(freed)]
                 if later:
                     _end(writer, n, freed, min(later, key=_rank))

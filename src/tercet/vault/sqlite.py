@@ -6,12 +6,14 @@ Several threads and processes may use one folder: each read sees one moment, wri
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,24 +24,30 @@ from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.scope import Scope
-from tercet.vault import jobs, mark
+from tercet.vault import jobs, ledger, mark
 from tercet.vault.branches import HERE, Moment, line_at
+from tercet.vault.codec import to_micros
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
-from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
+from tercet.vault.erase import erase
 from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
 from tercet.vault.ids import Clock, Entropy, IdSource
 from tercet.vault.journal import head
 from tercet.vault.past import Marks
+from tercet.vault.probe import ASKED, Evidence, Probe, look
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
+from tercet.vault.scrub import AT_ONCE, scrub, scrub_waits
 from tercet.vault.search import wide
 from tercet.vault.search.columns import Columns, Ints
 from tercet.vault.search.lines import LineView, Pasts
+from tercet.vault.search.vectors import unpack
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
 from tercet.vault.spaces import Space
 from tercet.vault.writer import Writer
+
+log = logging.getLogger(__name__)
 
 IDLE = 8
 """Connections kept open between calls."""
@@ -165,6 +173,8 @@ class Tenant:
                     yield writer
                     writer.flush()
             mark.write(self.path, writer.chain.seq, writer.chain.hash)
+            if writer.erased:
+                self._note_erasures()
 
     @contextmanager
     def maintaining(self, *, trusting: bool = False) -> Iterator[apsw.Connection]:
@@ -185,8 +195,13 @@ class Tenant:
         where: Where | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        now: datetime | None = None,
     ) -> ScopeView:
-        """The rows of a scope that recall may look at, as of the reader's snapshot."""
+        """The rows of a scope that recall may look at, as of the reader's snapshot.
+
+        Where the conditions name a state, cubes of that state, archived ones too; else those that are `READABLE`. What
+        has reached its end by `now` is left out, though the sweep may not have come by yet.
+        """
         connection = reader.connection
         statement, bound = ("SELECT n FROM owners", ()) if scope.user is None else (
             "SELECT n FROM owners WHERE user = ?", (scope.user,)
@@ -202,8 +217,11 @@ class Tenant:
             table = columns.at(connection)
             if not reader.line.plain:
                 table = self._pasts.table(reader, columns, table)
-            seen = columns.readable(table)
+            seen = table if where and "state" in where else columns.readable(table)
         keep = np.ones(len(seen), dtype=np.bool_)
+        if now is not None and (ended := [n for (n,) in query(connection, _ENDED, (to_micros(now),))]):
+            rows = seen.rows_of(np.array(ended, dtype=np.int64))
+            keep[rows[rows >= 0]] = False
         for numbers, wanted in reader.sets(scope, where):
             inside = np.zeros(len(seen), dtype=np.bool_)
             rows = seen.rows_of(numbers)
@@ -245,21 +263,91 @@ class Tenant:
             with self.maintaining() as connection:
                 jobs.enqueue(connection, "index", {}, at=at)
 
+    @property
+    def scrubs_at_once(self) -> bool:
+        """Whether the file is small enough to be scrubbed within a call."""
+        return self.path.exists() and self.path.stat().st_size <= AT_ONCE
+
     def scrub(self, *, at_once: bool = False) -> str | None:
         """Run the scrub if the file is small or `at_once` is set; returns what it waits for, None when it is done.
 
         The erasure is committed: a disk that is full or fails does not undo it, and the scrub is tried again by a job.
         """
-        if not at_once and self.path.exists() and self.path.stat().st_size > SCRUB_AT_ONCE:
+        if not at_once and not self.scrubs_at_once:
             return "the scrub job (the file is large)"
         try:
             with self.maintaining() as connection:
                 if scrub_waits(connection) and wide.renew(connection, self._wide.folder):
                     jobs.enqueue(connection, "index", {}, at=self.vault.clock())
                 self._drop_idle()
-                return scrub(connection, self.path)
+                waits = scrub(connection, self.path, at=self.vault.clock())
+                if waits is None:
+                    mark.write(self.path, *head(connection))
+                return waits
         except VaultError as error:
             return str(error)
+
+    def probe(self, evidence: Evidence) -> Probe:
+        """Look for what was erased and scrubbed: by words, by vectors and in the bytes of every file."""
+        try:
+            with self.reading() as reader:
+                found = look(reader.connection, self.path, evidence, vfs=self.vault.vfs)
+                return replace(found, found=(*found.found, *self._met(reader, evidence)))
+        except VaultError as error:
+            return Probe(0, 0, 0, 0, 0, (f"it could not be looked for: {error}",))
+
+    def _met(self, reader: Reader, evidence: Evidence) -> Iterator[str]:
+        """What a search by the erased vectors meets of what was erased."""
+        for user, name, dim, blob in evidence.vectors[:ASKED]:
+            view = self.view(reader, Scope(self.name, user=user or None), Space(name, dim))
+            rows = view.nearest(unpack(blob, dim)[0].astype(np.float32), 10)
+            for n in () if rows is None else view.numbers[rows].tolist():
+                if n in evidence.numbers:
+                    yield f"memory number {n} is found by its vector"
+
+    def recheck(self) -> list[str]:
+        """Hold the file against the ledger of erasures; erase again what it holds of them. Returns the ids that went.
+
+        Raises
+        ------
+        VaultError
+            If the file has to be changed for that and cannot be written.
+        """
+        with self._write_lock, self._connection(create=True, trusting=True) as connection, translated(self.path):
+            gone = self._erase_again(connection)
+            self._note_erasures(connection, anew=True)
+            return gone
+
+    def _erase_again(self, connection: apsw.Connection) -> list[str]:
+        if not ledger.missing(connection, self.path):
+            if not connection.readonly("main"):
+                self._note_erasures(connection)
+            return []
+        with atomic(connection):
+            vault = self.vault
+            reader = Reader(connection, self.name)
+            writer = Writer(reader, by="tercet", at=vault.clock(), ids=vault.ids, entropy=vault.entropy)
+            again = ledger.missing(connection, self.path)
+            find = "SELECT n FROM cubes WHERE id = ?"
+            numbers = [n for one in again for (n,) in query(connection, find, (one.id,))]
+            gone = erase(writer, numbers, cause=ledger.AGAIN, despite_hold=ledger.AGAIN).erased if numbers else ()
+            rows = [(one.id, one.at) for one in again]
+            connection.executemany("INSERT OR IGNORE INTO erased VALUES (?, ?)", rows)
+        mark.write(self.path, *head(connection))
+        self._note_erasures(connection)
+        log.warning("%s was an older file: %d memories that were erased since are erased again", self.path, len(gone))
+        return list(gone)
+
+    def _note_erasures(self, connection: apsw.Connection | None = None, *, anew: bool = False) -> None:
+        """Bring the ledger up to date. If it cannot be written now, the next to open the vault does it."""
+        try:
+            if connection is not None:
+                ledger.append(connection, self.path, anew=anew)
+                return
+            with self._connection() as other, translated(self.path):
+                ledger.append(other, self.path)
+        except (OSError, VaultError) as error:
+            log.warning("the ledger of %s was not written: %s", self.path, error)
 
     def use(self, ids: Sequence[str], at: datetime) -> int:
         """Count uses in memory; returns of how many cubes uses are gathered."""
@@ -325,6 +413,7 @@ class Tenant:
                 with translated(self.path):
                     mark.check(connection, self.path)
                     wide.tidy(connection, self._wide.folder)
+                    self._erase_again(connection)
                 self._checked = True
             yield connection
 
@@ -379,6 +468,9 @@ class Tenant:
     def _drop_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
+
+
+_ENDED = "SELECT n FROM cubes WHERE expires <= ? AND state != 'frozen'"
 
 
 def segments_of(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from tercet import lifecycle
@@ -13,7 +13,7 @@ from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault import jobs, slots
-from tercet.vault.codec import commit, dump, encode, to_micros
+from tercet.vault.codec import commit, dump, encode, from_micros, to_micros
 from tercet.vault.connection import marks, query, scalar
 from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import Entropy, IdSource, format_id, parse_id
@@ -54,6 +54,7 @@ class Writer:
         self.reader, self.at, self.ids, self.entropy = reader, at, ids, entropy
         self.connection, self.tenant, self.branch = reader.connection, reader.tenant, reader.line.branch
         self.chain = Chain(self.connection, by=by, at=at, branch=self.branch)
+        self.erased = False  # whether an erasure is part of it: `erase` says so
         self._embedded = 0
         self._postings: list[tuple[int, int, Mapping[str, int]]] = []
 
@@ -128,6 +129,8 @@ class Writer:
         owner, scope = self.scope(old.scope)
         new = _numbered(entry.cube, old.id, old.version + 1, self.at, old.scope)
         columns = {"version": new.version, "words": sum(entry.terms.values()), "marks": entry.marks, **heading(new)}
+        if old.state is not State.ARCHIVED:
+            columns["due"] = _micros(_looked_at(new, self.at))
         if self.owns(n):
             self._unindex(n, owner, old)
             changed = ", ".join(f"{name} = ?" for name in columns)
@@ -140,11 +143,14 @@ class Writer:
             )  # fmt: skip
         new = self._version((n, scope), new, piece=None, action=action)
         self._index(entry, owner, new, space, n, kept)
+        if _ends(new):
+            self.wake(n)
         return new
 
     def restate(self, n: int, old: MemCube, new: MemCube, action: str) -> MemCube:
         """Write the next version of the cube with that number, of the same words under another header."""
-        new = replace(new, descriptive=replace(new.descriptive, recorded=None))
+        behavioural = replace(new.behavioural, parent=None)
+        new = replace(new, descriptive=replace(new.descriptive, recorded=None), behavioural=behavioural)
         entry = Entry(new, words.counts(new.text), self.reader.marks(n))
         kept = vectors_of(self.connection, n, old.version)
         return self.rewrite(n, old, entry, None, action, kept=kept)
@@ -182,31 +188,69 @@ class Writer:
         self.chain.branch = self.branch
 
     def used(self, counts: Mapping[str, tuple[int, datetime]]) -> None:
-        """Add a batch of uses; a cube used for the first time becomes activated."""
+        """Add a batch of uses; a cube used for the first time, or in the archive, becomes activated."""
         for id, (count, last) in counts.items():
-            for n, state, scope in query(
-                self.connection, "SELECT n, state, scope FROM cubes WHERE id = ? AND branch = 0", (parse_id(id),)
-            ):
+            find = "SELECT n, state FROM cubes WHERE id = ? AND branch = 0"
+            for n, state in query(self.connection, find, (parse_id(id),)):
                 self.connection.execute(
                     "INSERT INTO uses VALUES (?, ?, ?) ON CONFLICT (cube) DO UPDATE "
                     "SET count = count + excluded.count, last = max(last, excluded.last)",
                     (n, count, to_micros(last)),
                 )
-                if state == State.GENERATED:
-                    self.move((n, scope, id), State.GENERATED, State.ACTIVATED)
+                if state in {State.GENERATED, State.MERGED, State.ARCHIVED}:
+                    self.move(n, State.ACTIVATED, by="read")
+                    self.wake(n)
 
-    def move(self, cube: tuple[int, int, str], current: State, target: State) -> None:
-        """One edge of the lifecycle for a cube (number, scope number, id), with its journal line.
+    def move(self, n: int, target: State, *, by: str, due: datetime | None = None) -> None:
+        """One edge of the lifecycle for the cube of that number, with its journal line.
 
-        The line names the state before, by which a look into the past undoes it. Raises InvalidRequest for a row that
-        the writer's branch does not own.
+        `by` is what fires it, a right or `lifecycle.RETENTION`; `due` when its time in the archive ends.
+
+        Raises
+        ------
+        IllegalTransition, Refused
+            If there is no such edge, or `by` does not fire it.
+        InvalidRequest
+            For a row that the writer's branch does not own.
         """
-        n, scope, id = cube
-        lifecycle.step(current, target)
+        find = "SELECT id, scope, state, former, half_life FROM cubes WHERE n = ?"
+        [(id, scope, now, before, half_life)] = query(self.connection, find, (n,))
         if not self.owns(n):
-            raise InvalidRequest(f"Memory {id} is its parent's in this branch; revise it here first.")
-        self.connection.execute("UPDATE cubes SET state = ? WHERE n = ?", (target.value, n))
-        self.chain.append(target.value, id, place=(n, scope), former=current.value)
+            raise InvalidRequest(f"Memory {format_id(id)} is its parent's in this branch; revise it here first.")
+        current, former = State(now), State(before or State.GENERATED)
+        lifecycle.step(current, target, former=former, by=by)
+        if target is not State.ARCHIVED:  # a cube with a half-life is looked at once it could have faded by half
+            due = None if half_life is None else _later(self.at, half_life)
+        self.connection.execute(
+            "UPDATE cubes SET state = ?, former = ?, due = ? WHERE n = ?",
+            (target.value, current.value if target is State.FROZEN else None, _micros(due), n),
+        )
+        self.chain.append(target.value, format_id(id), place=(n, scope), former=current.value)
+
+    def place(self, n: int, state: State) -> None:
+        """The state that a cube had where it comes from (an archive, say); it has just been put in."""
+        [(id, scope)] = query(self.connection, "SELECT id, scope FROM cubes WHERE n = ?", (n,))
+        # In the archive a cube does not fade, and how long it was there is not known.
+        due = "due = NULL, " if state is State.ARCHIVED else ""
+        self.connection.execute(f"UPDATE cubes SET {due} state = ? WHERE n = ?", (state.value, n))  # noqa: S608
+        self.chain.append(state.value, format_id(id), place=(n, scope))
+
+    def wake(self, n: int) -> None:
+        """Let the sweep look at a cube when its next end comes."""
+        [(expires, due)] = query(self.connection, "SELECT expires, due FROM cubes WHERE n = ?", (n,))
+        ends = [one for one in (expires, due) if one is not None]
+        if ends:
+            jobs.enqueue(self.connection, "sweep", {}, at=from_micros(min(ends)), sooner=True)
+
+    def exported(self, path: str, sha256: bytes, numbers: Sequence[int]) -> None:
+        """Take down that cubes were written to a file outside, which no erasure reaches."""
+        n = scalar(
+            self.connection,
+            "INSERT INTO exports (at, path, sha256) VALUES (?, ?, ?) RETURNING n",
+            (to_micros(self.at), path, sha256),
+        )
+        self.connection.executemany("INSERT INTO exported VALUES (?, ?)", [(one, n) for one in numbers])
+        self.chain.append("export", export=n, cubes=len(numbers))
 
     def scope(self, scope: Scope) -> tuple[int, int]:
         """The numbers of a scope's owner and of the scope itself, which are made if need be."""
@@ -284,10 +328,13 @@ class Writer:
             "run": None if new.scope.session else parse_id(episode[0] if episode else id),
             "words": sum(entry.terms.values()),
             "marks": entry.marks,
+            "due": _micros(_looked_at(new, self.at)),
             **heading(new),
         }
         n = self._head(columns)
         new = self._version((n, scope), new, piece=piece, action=action)
+        if _ends(new):
+            self.wake(n)
         return n, new
 
     def _here(self, raw: bytes) -> bool:
@@ -363,6 +410,23 @@ class Writer:
 _HAS = "SELECT 1 FROM versions WHERE cube = ? AND version = ?"
 
 
+def _looked_at(cube: MemCube, at: datetime) -> datetime | None:
+    """When a sweep looks at a cube first: no policy archives what is stronger than a half."""
+    half_life = cube.governance.half_life_days
+    return None if half_life is None or cube.state is State.ARCHIVED else _later(at, half_life)
+
+
+def _ends(cube: MemCube) -> bool:
+    return cube.governance.expires is not None or cube.governance.half_life_days is not None
+
+
+def _later(at: datetime, days: float) -> datetime:
+    try:
+        return at + timedelta(days=days)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
 def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) -> MemCube:
     d, b = cube.descriptive, cube.behavioural
     parent = b.parent if b.parent is not None else version - 1 or None
@@ -372,3 +436,7 @@ def _numbered(cube: MemCube, id: str, version: int, at: datetime, scope: Scope) 
         governance=cube.governance if cube.scope == scope else replace(cube.governance, scope=scope),
         behavioural=replace(b, version=version, parent=parent),
     )
+
+
+def _micros(when: datetime | None) -> int | None:
+    return None if when is None else to_micros(when)

@@ -46,8 +46,8 @@ def same(t: Tercet, kept: Columns) -> None:
 def move(t: Tercet, id: str, target: State) -> None:
     """Take a cube from generated to another state."""
     with t.vault.tenant("default").writing(by="test") as writer:
-        [place] = query(writer.connection, "SELECT n, scope FROM cubes WHERE id = ?", (parse_id(id),))
-        writer.move((*place, id), State.GENERATED, target)
+        [(n,)] = query(writer.connection, "SELECT n FROM cubes WHERE id = ?", (parse_id(id),))
+        writer.move(n, target, by="revise")
 
 
 def test_they_stay_in_step_whatever_changes(tmp_path: Path) -> None:

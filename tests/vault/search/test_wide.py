@@ -208,7 +208,7 @@ def test_what_is_erased_while_an_index_is_built_is_not_in_it(
     vault: Tercet, monkeypatch: pytest.MonkeyPatch, *, at_once: bool
 ) -> None:
     if not at_once:
-        monkeypatch.setattr(sqlite, "SCRUB_AT_ONCE", -1)
+        monkeypatch.setattr(sqlite, "AT_ONCE", -1)
     alice = vault.scope(user="alice")
     gone = next(cube for cube in alice.list(limit=ROWS) if cube.text == "Note number 7")
     build = wide.build

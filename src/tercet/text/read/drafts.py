@@ -153,6 +153,9 @@ def _sound(cube: MemCube) -> MemCube:
     for when in (d.observed, d.recorded, g.expires, b.valid_from, b.valid_to, *happened):
         if when is not None:
             instant(when, "a draft's time")
+    days = g.half_life_days
+    if days is not None and (isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days < math.inf):
+        raise InvalidRequest(f"A half-life is a number of days, zero or more, not {days!r:.40}.")
     if b.state is State.EXPIRED:
         raise InvalidRequest("An expired memory has no content; there is nothing to keep.")
     try:
