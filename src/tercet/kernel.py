@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from tercet.cube import MemCube, Payload, derive
 from tercet.errors import InvalidRequest, Unsupported, VaultError
@@ -58,6 +58,14 @@ UNKNOWN = timedelta(days=1)
 """When a job is asked for again whose method nobody here knows; it stays in `stats` meanwhile."""
 
 
+class Sources(TypedDict, total=False):
+    """Where ids, times and salts come from; seeded ones repeat a run exactly."""
+
+    ids: IdSource | None
+    clock: Clock
+    entropy: Entropy
+
+
 class Tercet:
     """A vault, opened. Use it in a `with`, or call `close`.
 
@@ -86,18 +94,16 @@ class Tercet:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(  # noqa: PLR0913  # choices that a caller makes by name
+    def open(
         cls,
         path: str | os.PathLike[str],
         *,
         embedder: Wanted = "auto",
         former: Wanted = None,
         access: Access | None = None,
-        ids: IdSource | None = None,
-        clock: Clock = system_clock,
-        entropy: Entropy = os.urandom,
         retention: Retention | None = None,
         signing_key: str | os.PathLike[str] | None = "auto",
+        **sources: Unpack[Sources],
     ) -> Self:
         """Open a folder as a vault, made if it is not there.
 
@@ -110,13 +116,13 @@ class Tercet:
         former
             The embedder that the vault had until now, while it moves to another: what has no vector of the new one yet
             is found by the old. The built-in one is found without being named.
-        ids, clock, entropy
-            Where ids, times and salts come from; seeded ones repeat a run exactly.
         retention
             How long memories are kept that do not say so themselves; left out: until they are forgotten.
         signing_key
             The file of the key that signs receipts, made on first use; it may not lie in the vault's folder. "auto":
             TERCET_SIGNING_KEY, or else a file in the user's configuration folder. None: receipts are not signed.
+        sources
+            ids, clock, entropy: where ids, times and salts come from; seeded ones repeat a run exactly.
 
         Raises
         ------
@@ -127,15 +133,20 @@ class Tercet:
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
+        entropy = sources.get("entropy", os.urandom)
         vault = SqliteVault(
-            Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy, marks=marks
+            Path(path).expanduser(),
+            ids=sources.get("ids") or RandomIds(entropy),
+            clock=sources.get("clock", system_clock),
+            entropy=entropy,
+            marks=marks,
         )
         return cls(
             vault,
             embedder=embedder,
             former=former,
             access=access or AllowAll(),
-            clock=clock,
+            clock=vault.clock,
             retention=retention,
             signing_key=signing_key,
         )

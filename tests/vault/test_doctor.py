@@ -54,7 +54,9 @@ DAMAGES = {
     "a head says another type": ("UPDATE cubes SET type = 'x' WHERE n = 1", "heads", True),
     "a head points at an old version": ("UPDATE cubes SET version = 1 WHERE n = 1", "heads", True),
     "an old vector is short": (
-        "INSERT INTO old_vectors SELECT cube, 1, space, x'00', NULL FROM vectors WHERE cube = 1", "old_vectors", True
+        "INSERT OR REPLACE INTO old_vectors SELECT cube, 1, space, x'00', NULL FROM vectors WHERE cube = 1",
+        "old_vectors",
+        True,
     ),
     "an old vector has no version": (
         "INSERT INTO old_vectors SELECT cube, 9, space, vectors, NULL FROM vectors", "old_vectors", True
