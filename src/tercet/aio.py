@@ -14,7 +14,8 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from tercet.kernel import Admin, Tercet
+from tercet.admin import Admin
+from tercet.kernel import Tercet
 from tercet.scope import Caller
 from tercet.scoped import ScopedMemory
 
@@ -67,9 +68,11 @@ class AsyncTercet:
         made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, by=by)
         return AsyncScopedMemory(made, self._pool)
 
-    def admin(self, *, by: Caller | None = None) -> AsyncAdmin:
-        """As `Tercet.admin`."""
-        return AsyncAdmin(self._sync.admin(by=by), self._pool)
+    def admin(self, *, tenant: str | None = None, by: Caller | None = None) -> AsyncAdmin:
+        """As `Tercet.admin`; it reads the tenant's rules, which is quick."""
+        return AsyncAdmin(self._sync.admin(tenant=tenant, by=by), self._pool)
+
+    caller = _awaitable(Tercet.caller)
 
     work = _awaitable(Tercet.work)
     stats = _awaitable(Tercet.stats)
@@ -117,3 +120,10 @@ class AsyncAdmin:
         self._sync, self._pool = sync, pool
 
     tenants = _awaitable(Admin.tenants)
+    rules = _awaitable(Admin.rules)
+    add_rule = _awaitable(Admin.add_rule)
+    remove_rule = _awaitable(Admin.remove_rule)
+    keys = _awaitable(Admin.keys)
+    create_key = _awaitable(Admin.create_key)
+    rotate_key = _awaitable(Admin.rotate_key)
+    revoke_key = _awaitable(Admin.revoke_key)

@@ -12,10 +12,14 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+from tercet.admin import Admin, administered, require_all
 from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
+from tercet.govern.gate import Gate
+from tercet.govern.keys import open_with, tenant_of
+from tercet.govern.policy import Rules
 from tercet.schedule.worker import Handler, run_due
-from tercet.scope import Caller, Scope
+from tercet.scope import DEFAULT_TENANT, Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
 from tercet.text.embed import find_embedder
 from tercet.text.embed.base import Embedder
@@ -39,9 +43,14 @@ class Tercet:
     """
 
     def __init__(
-        self, vault: SqliteVault, *, embedder: Embedder | Callable[..., Any] | str | None, access: Access, clock: Clock
+        self,
+        vault: SqliteVault,
+        *,
+        embedder: Embedder | Callable[..., Any] | str | None,
+        access: Access | Rules,
+        clock: Clock,
     ) -> None:
-        self.vault, self.access, self.clock = vault, access, clock
+        self.vault, self.clock, self.gate = vault, clock, Gate(access, clock)
         self._wanted = embedder
         self._embedder: Embedder | None = None
         self._looked = False
@@ -53,7 +62,7 @@ class Tercet:
         path: str | os.PathLike[str],
         *,
         embedder: Embedder | Callable[..., Any] | str | None = "auto",
-        access: Access | None = None,
+        access: Access | Rules | None = None,
         ids: IdSource | None = None,
         clock: Clock = system_clock,
         entropy: Entropy = os.urandom,
@@ -66,6 +75,9 @@ class Tercet:
             "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
             words. Its name, "all-MiniLM-L6-v2": the same, downloaded if need be. None: by words. An `Embedder`, or
             any callable from a list of texts to a list of vectors.
+        access
+            A policy: `Rules`, or an object that decides by scope. Left out, all is allowed. The rules that stand in a
+            tenant's file (`admin`) hold in any case.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
 
@@ -92,14 +104,34 @@ class Tercet:
     ) -> ScopedMemory:
         """The memories of a tenant (left out: "default"), user, agent and session, as `by` may use them.
 
+        A caller that is bound to a scope, as one made from a key is, has its own parts where they are left out.
+
         Raises InvalidRequest for a name that is empty, too long or has control characters.
         """
-        scope = Scope(**({"tenant": tenant} if tenant is not None else {}), user=user, agent=agent, session=session)
-        return ScopedMemory(self, scope, by or Caller())
+        caller = by or Caller()
+        begin = caller.within or Scope()
+        return ScopedMemory(self, begin.within(tenant=tenant, user=user, agent=agent, session=session), caller)
 
-    def admin(self, *, by: Caller | None = None) -> Admin:
-        """What crosses tenants."""
-        return Admin(self, by or Caller())
+    def caller(self, key: str, *, purpose: str | None = None, network: str | None = None) -> Caller:
+        """Who comes with an API key, for a purpose, from an IP address. The key is looked up again at each use.
+
+        Raises
+        ------
+        Refused
+            If the key is wrong, of another vault, expired or revoked, all in the same words; if it is not for that
+            purpose.
+        """
+        with self.vault.tenant(tenant_of(key)).reading() as reader:
+            return open_with(reader.connection, key, at=self.clock(), purpose=purpose, network=network)
+
+    def admin(self, *, tenant: str | None = None, by: Caller | None = None) -> Admin:
+        """Rules and keys of a tenant (left out: "default"), and the names of all tenants that `by` administers.
+
+        Raises Refused if it does not administer that one.
+        """
+        caller = by or Caller()
+        own = caller.within.tenant if caller.within is not None else DEFAULT_TENANT
+        return Admin(self, caller, Scope(tenant or own).tenant)
 
     def work(self, *, until_idle: bool = False, progress: Progress | None = None) -> int:
         """Run jobs that are due, of every tenant; returns how many were done.
@@ -123,10 +155,13 @@ class Tercet:
             if not ran or not until_idle:
                 return done
 
-    def stats(self) -> dict[str, Any]:
-        """Numbers about the vault and each tenant, and how memories are found."""
+    def stats(self, *, by: Caller | None = None) -> dict[str, Any]:
+        """Numbers about the vault and each tenant that `by` administers, and how memories are found.
+
+        Raises Refused if it administers none.
+        """
         tenants: dict[str, Any] = {}
-        for name in self.vault.tenants():
+        for name in administered(self, by or Caller()):
             tenant = self.vault.tenant(name)
             with tenant.reading() as reader:
                 tenants[name] = stats.collect(reader.connection)
@@ -134,15 +169,21 @@ class Tercet:
                 tenants[name]["without_vector"] = len(lacking(tenant, space))
         return {"folder": str(self.vault.folder), "recall_by": self.recall_by(), "tenants": tenants}
 
-    def doctor(self, *, repair: bool = False) -> dict[str, list[Finding]]:
-        """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well)."""
+    def doctor(self, *, repair: bool = False, by: Caller | None = None) -> dict[str, list[Finding]]:
+        """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well).
+
+        Raises Refused if `by` does not administer every tenant whose rules can be read.
+        """
+        require_all(self, by or Caller())
         return doctor.examine_all(self.vault, repair=repair)
 
-    def backup(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def backup(self, folder: str | os.PathLike[str], *, by: Caller | None = None) -> list[Path]:
         """Copy the vault, while it is in use, into a new folder that opens as a vault; returns the files made.
 
-        Raises VaultError if the folder is there and is not empty, or cannot be written.
+        Raises VaultError if the folder is there and is not empty, or cannot be written; Refused if `by` does not
+        administer every tenant.
         """
+        require_all(self, by or Caller())
         return back_up(self.vault, Path(folder).expanduser())
 
     def recall_by(self) -> str:
@@ -208,15 +249,3 @@ JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyTy
     }
 )
 """What each job does; it returns when to try again if it cannot be done yet."""
-
-
-class Admin:
-    """What crosses tenants: only an administrator sees it."""
-
-    def __init__(self, tercet: Tercet, by: Caller) -> None:
-        tercet.access.check(by, "administer", Scope())
-        self.tercet, self.by = tercet, by
-
-    def tenants(self) -> list[str]:
-        """The names of all tenants."""
-        return self.tercet.vault.tenants()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
-from tercet.errors import InvalidRequest
-from tercet.govern.access import Right
-from tercet.scope import Caller, Scope
+from tercet.errors import InvalidRequest, MissingMemory, Refused
+from tercet.govern.policy import refuse
+from tercet.scope import Caller, Right, Scope
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
 from tercet.text.read.drafts import Item, drafts, file_drafts, labels
@@ -20,6 +21,7 @@ from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import ask, check_question, find_policy, recall
+from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
@@ -183,6 +185,7 @@ class ScopedMemory:
                 where=conditions,
                 since=None if since is None else instant(since, "since"),
                 until=None if until is None else instant(until, "until"),
+                allowed=self._allowed,
             )
             asked = ask(question, view, embedder if chosen.needs != "words" else None)
             hits = recall(view, reader.cubes, asked, chosen, limit=limit, min_score=min_score)
@@ -212,20 +215,17 @@ class ScopedMemory:
 
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
-        self._check("read")
-        with self._tenant.reading() as reader:
+        with self._reading() as reader:
             return reader.head(id, self.scope)[1]
 
     def list(self, *, limit: int = 100, cursor: str | None = None, where: Where | None = None) -> Page:
         """Cubes oldest first, a page at a time: `.total`, and `.cursor` for the next page (None at the end)."""
-        self._check("read")
-        with self._tenant.reading() as reader:
+        with self._reading() as reader:
             return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
 
     def history(self, id: str) -> Cubes:
         """Every version of a cube, oldest first. Raises MissingMemory."""
-        self._check("read")
-        with self._tenant.reading() as reader:
+        with self._reading() as reader:
             return reader.history(id, self.scope)
 
     def changes(self, *, since: int = 0, limit: int = 1000) -> Sequence[Change]:
@@ -233,8 +233,7 @@ class ScopedMemory:
 
         Erased cubes are named too, for whoever keeps a copy. Pass the last `.seq` to go on.
         """
-        self._check("read")
-        with self._tenant.reading() as reader:
+        with self._reading() as reader:
             return reader.changes(self.scope, since=since, limit=limit)
 
     def revise(
@@ -311,12 +310,12 @@ class ScopedMemory:
 
         def asked(reader: Reader) -> list[int]:
             if id is None:
-                return reader.numbers(self.scope, where)
-            return [reader.head(one, self.scope)[0] for one in dict.fromkeys(ids)]
+                return reader.under(self._allowed(reader, "forget")).numbers(self.scope, where)
+            return [self._find(reader, one, "forget") for one in dict.fromkeys(ids)]
 
         with tenant.reading() as reader:
             asked(reader)  # what is not there is said before a tenant's file is made
-        with tenant.writing(by=self.by.name) as writer:
+        with tenant.writing(by=self.by.signed) as writer:
             receipt = erase(writer, asked(writer.reader))
         tenant.forget_cache()
         waiting = tenant.scrub()
@@ -327,7 +326,36 @@ class ScopedMemory:
         return self.tercet.vault.tenant(self.scope.tenant)
 
     def _check(self, right: Right) -> None:
-        self.tercet.access.check(self.by, right, self.scope)
+        """Before anything is opened. Raises Refused."""
+        self.tercet.gate.enter(self.by, right, self.scope)
+
+    def _allowed(self, reader: Reader, right: Right = "read") -> Allowed:
+        return self.tercet.gate.allowed(reader, self.by, right, self.scope)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Reader]:
+        """What this caller may read of the tenant, as of one moment."""
+        self._check("read")
+        with self._tenant.reading() as reader:
+            yield reader.under(self._allowed(reader))
+
+    def _find(self, reader: Reader, id: str, right: Right) -> int:
+        """The number of a cube on which this caller may use a right.
+
+        Raises Refused if it may only read it, and MissingMemory if it may not even do that: whether there is such a
+        cube is then not told, and looked for by the same statements.
+        """
+        allowed = self._allowed(reader, right)
+        try:
+            return reader.under(allowed).head(id, self.scope)[0]
+        except MissingMemory as missing:
+            if allowed is EVERYTHING:
+                raise
+            try:
+                reader.under(self._allowed(reader)).head(id, self.scope)
+            except (Refused, MissingMemory):
+                raise missing from None
+        raise refuse(self.by, right, f"memory {id}")
 
     def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
         self._check("write")
@@ -338,17 +366,50 @@ class ScopedMemory:
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
         if not found:
             return []
+        gate = self.tercet.gate
+        with self._tenant.reading() as reader:  # before an embedder, maybe not ours, sees the words
+            vetted = gate.vet(reader, self.by, "write", self.scope, found)
         embedder = self.tercet.embedder if wait_for == "vectors" else None
         entries, space = prepare(found, embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name) as writer:
-            for link in {link for draft in found for link in draft.behavioural.derivations}:
-                writer.reader.head(link.id, self.scope)
+        with self._tenant.writing(by=self.by.signed) as writer:
+            if self._allowed(writer.reader, "write") != vetted:  # the rules have changed meanwhile
+                gate.vet(writer.reader, self.by, "write", self.scope, found)
+            self._check_named(writer.reader, found)
             return writer.put(entries, space)
+
+    def _check_named(self, reader: Reader, found: Sequence[MemCube]) -> None:
+        """Sources and refs of drafts name cubes; those that this caller may not read are not there, or not told."""
+        links = {link for draft in found for link in draft.behavioural.derivations}
+        refs = [(draft.scope, draft.ref) for draft in found if draft.ref is not None]
+        if not links and not refs:
+            return
+        try:
+            allowed = self._allowed(reader)
+        except Refused:
+            allowed = NOTHING
+        for link in links:
+            reader.under(allowed).head(link.id, self.scope)
+        for scope, ref in refs if allowed is not EVERYTHING else ():
+            twin = reader.named(scope, ref)
+            if twin is not None and not allowed.covers(twin):
+                raise Refused(f"The ref {ref!r} is taken, and {self.by.name!r} may not read what it names.")
 
     def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
         behavioural = replace(old.behavioural, parent=None)
         draft = replace(new, governance=old.governance, behavioural=behavioural)
+        with self._tenant.reading() as reader:
+            self._check_change(reader, draft)
         embedder = self.tercet.embedder
         [entry], space = prepare([draft], embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name) as writer:
+        with self._tenant.writing(by=self.by.signed) as writer:
+            self._check_change(writer.reader, draft)
             return writer.revise(old.id, entry, space, expect=expect, action=action)
+
+    def _check_change(self, reader: Reader, draft: MemCube) -> None:
+        """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
+        allowed = self._allowed(reader, "revise")
+        if allowed is EVERYTHING:
+            return
+        self._find(reader, draft.id, "revise")
+        if not allowed.covers(draft):
+            raise refuse(self.by, "revise", f"memory {draft.id} into this")

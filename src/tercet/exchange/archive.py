@@ -29,6 +29,7 @@ from tercet.errors import InvalidRequest
 from tercet.exchange.typed import misfit
 from tercet.lifecycle import State
 from tercet.scope import Scope
+from tercet.vault.allowed import EVERYTHING
 from tercet.vault.codec import decode, dump, encode
 from tercet.vault.ids import format_id, parse_id
 
@@ -67,10 +68,17 @@ class Sink(Protocol):
 
 
 def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> int:
-    """Write what a scope holds, as of one moment, to a binary stream; returns how many cubes were written."""
-    memory.tercet.access.check(memory.by, "read", memory.scope)
-    with memory.tercet.vault.tenant(memory.scope.tenant).reading() as reader:
+    """Write what the caller may read of a scope, as of one moment, to a binary stream; returns how many cubes.
+
+    A cube that has a version which the caller may not read is left out whole. Raises Refused.
+    """
+    gate = memory.tercet.gate
+    gate.enter(memory.by, "read", memory.scope)
+    with memory.tercet.vault.tenant(memory.scope.tenant).reading() as whole:
+        reader = whole.under(gate.allowed(whole, memory.by, "read", memory.scope))
         numbers = reader.numbers(memory.scope, {"kind": Kind.TEXT.value})
+        if reader.allowed is not EVERYTHING:
+            numbers = [n for n in numbers if all(map(reader.allowed.covers, reader.versions(n)))]
         head = {
             "format": FORMAT,
             "version": VERSION,

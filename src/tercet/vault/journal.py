@@ -14,6 +14,7 @@ from typing import Any
 import apsw
 
 from tercet.errors import VaultDamaged
+from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.codec import dump, from_micros, to_micros
 from tercet.vault.connection import query, undamaged
 from tercet.vault.ids import format_id, parse_id
@@ -72,15 +73,25 @@ def head(connection: apsw.Connection) -> tuple[int, bytes]:
 
 
 def changes(
-    connection: apsw.Connection, condition: str, bindings: Sequence[object], *, since: int, limit: int
+    connection: apsw.Connection,
+    condition: str,
+    bindings: Sequence[object],
+    *,
+    since: int,
+    limit: int,
+    allowed: Allowed = EVERYTHING,
 ) -> list[Change]:
     """Lines after `since`, oldest first, on cubes of the scopes that meet a condition over `scopes s`, `owners o`."""
+    heads, judged = "", "TRUE"
+    if allowed is not EVERYTHING:
+        heads = "LEFT JOIN cubes c ON c.n = j.number "
+        judged = f"CASE WHEN c.n IS NULL THEN {allowed.gone} ELSE {allowed.condition} END"
     statement = (
         "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by "  # noqa: S608  # our own words; values are bound
-        "FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner "
-        f"WHERE j.seq > ? AND {condition} ORDER BY j.seq LIMIT ?"
+        f"FROM journal j JOIN scopes s ON s.n = j.scope JOIN owners o ON o.n = s.owner {heads}"
+        f"WHERE j.seq > ? AND {condition} AND {judged} ORDER BY j.seq LIMIT ?"
     )
-    rows = query(connection, statement, (since, *bindings, limit))
+    rows = query(connection, statement, (since, *bindings, *allowed.gone_bindings, *allowed.bindings, limit))
     with undamaged("The journal"):
         return [
             Change(seq, from_micros(at), action, format_id(cube), version, by)

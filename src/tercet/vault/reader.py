@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import apsw
 
@@ -14,6 +15,7 @@ from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
 from tercet.scope import Scope
 from tercet.vault import journal
+from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.filters import Where, compile_where
@@ -46,13 +48,13 @@ class Selection:
     bindings: tuple[Any, ...]
 
 
-def select(scope: Scope, where: Where | None = None) -> Selection:
-    """The cubes of a scope that meet `where`."""
+def select(scope: Scope, where: Where | None = None, allowed: Allowed = EVERYTHING) -> Selection:
+    """The cubes of a scope that meet `where`, of those that are allowed."""
     condition, bindings = compile_where(where, scope.user)
     parts = [("o.user", scope.user), ("s.agent", scope.agent), ("s.session", scope.session)]
     given = [(column, value) for column, value in parts if value is not None]
-    condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition])
-    return Selection(condition, (*(value for _, value in given), *bindings))
+    condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition, allowed.condition])
+    return Selection(condition, (*(value for _, value in given), *bindings, *allowed.bindings))
 
 
 class Page(list[MemCube]):
@@ -69,11 +71,18 @@ class Page(list[MemCube]):
 
 
 class Reader:
-    """What one snapshot of the file holds."""
+    """What one snapshot of the file holds: all of it, or what `under` leaves."""
 
     def __init__(self, connection: apsw.Connection, tenant: str) -> None:
         self.connection, self.tenant = connection, tenant
+        self.allowed = EVERYTHING
         self._scopes: dict[tuple[str, str, str], Scope] = {}
+
+    def under(self, allowed: Allowed) -> Self:
+        """The same snapshot, of which only what is allowed is there: every call that takes a scope keeps to it."""
+        narrowed = copy.copy(self)
+        narrowed.allowed = allowed
+        return narrowed
 
     def head(self, id: str, scope: Scope) -> tuple[int, MemCube]:
         """The number and newest version of a cube.
@@ -83,7 +92,7 @@ class Reader:
         MissingMemory
             If the scope does not see it; a foreign id and one that never was are not told apart.
         """
-        chosen = select(scope)
+        chosen = select(scope, None, self.allowed)
         statement = f"SELECT c.n {_HEAD} WHERE c.id = ? AND {chosen.condition}"
         n = scalar(self.connection, statement, (parse_id(id) or b"", *chosen.bindings))
         if n is None:
@@ -108,8 +117,8 @@ class Reader:
         return [found[n] for n in numbers if n in found]
 
     def history(self, id: str, scope: Scope) -> list[MemCube]:
-        """Every version, oldest first. Raises MissingMemory."""
-        return self.versions(self.head(id, scope)[0])
+        """Every version that is allowed, oldest first. Raises MissingMemory."""
+        return [cube for cube in self.versions(self.head(id, scope)[0]) if self.allowed.covers(cube)]
 
     def versions(self, n: int) -> list[MemCube]:
         """Every version of the cube with that number, oldest first."""
@@ -130,7 +139,7 @@ class Reader:
         """
         check_limit(limit)
         after = _read_cursor(cursor)
-        chosen = select(scope, where)
+        chosen = select(scope, where, self.allowed)
         base = f"{_HEAD} WHERE {chosen.condition}"
         total = scalar(self.connection, f"SELECT count(*) {base}", chosen.bindings)
         rows = query(
@@ -161,11 +170,13 @@ class Reader:
         if not isinstance(since, int) or not 0 <= since < 2**63:
             raise InvalidRequest(f"since is a sequence number such as a change's `.seq`, not {since!r:.40}.")
         chosen = select(scope)
-        return journal.changes(self.connection, chosen.condition, chosen.bindings, since=since, limit=limit)
+        return journal.changes(
+            self.connection, chosen.condition, chosen.bindings, since=since, limit=limit, allowed=self.allowed
+        )
 
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""
-        chosen = select(scope, where)
+        chosen = select(scope, where, self.allowed)
         return [
             n
             for (n,) in query(

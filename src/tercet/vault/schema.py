@@ -144,7 +144,14 @@ STEPS: Mapping[int, str] = {
         n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, sha256 BLOB NOT NULL
     );
     CREATE TABLE exported (cube INTEGER NOT NULL, export INTEGER NOT NULL, PRIMARY KEY (cube, export)) WITHOUT ROWID;
-    -- Access: rules as JSON in the order in which they are read; keys by the hash of their secret.
+    -- Access: what a cube grants (key 'access'), found by whom it is granted to; rules as JSON; keys by the hash of
+    -- their text.
+    INSERT OR IGNORE INTO attributes
+    SELECT s.owner, 'access', g.value, c.n
+    FROM cubes c JOIN scopes s ON s.n = c.scope
+    JOIN versions v ON v.cube = c.n AND v.branch = 0 AND v.version = c.version
+    JOIN json_each(v.header, '$.access') g;
+    CREATE INDEX attributes_by_grant ON attributes (value) WHERE key = 'access';
     CREATE TABLE rules (n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE TABLE keys (
         id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body TEXT NOT NULL,

@@ -10,7 +10,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
 from tercet.vault import mark
+from tercet.vault.allowed import Allowed, everything
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
@@ -164,8 +165,12 @@ class Tenant:
         where: Where | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        allowed: Callable[[Reader], Allowed] = everything,
     ) -> ScopeView:
-        """The rows of a scope that recall may look at, as of the reader's snapshot."""
+        """The rows of a scope that recall may look at, as of the reader's snapshot.
+
+        `allowed` says which these are; it is asked within the snapshot.
+        """
         connection = reader.connection
         statement, bound = ("SELECT n FROM owners", ()) if scope.user is None else (
             "SELECT n FROM owners WHERE user = ?", (scope.user,)
@@ -175,9 +180,10 @@ class Tenant:
             owners = [n for (n,) in query(connection, statement, bound)]
             chosen = None if scope.user is None else tuple(owners)
             space_n, dim = _space_number(connection, space), space.dim if space else 1
-            columns = self._cached(chosen, space_n, dim)
+            key = (chosen, space_n, dim, allowed(reader))
+            columns = self._cached(*key)
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
-                columns = Columns(chosen, space_n, dim)
+                columns = Columns(*key)
             table = columns.at(connection)
         keep = among(table.state, columns.states.names, READABLE)
         if scope.agent is not None or scope.session is not None or where:
@@ -244,10 +250,10 @@ class Tenant:
         with self._cache_lock:
             return self._wide.nearest(connection, numbers, space, vector, count)
 
-    def _cached(self, owners: Sequence[int] | None, space: int, dim: int) -> Columns:
-        key = (owners, space)
+    def _cached(self, owners: Sequence[int] | None, space: int, dim: int, allowed: Allowed) -> Columns:
+        key = (owners, space, allowed)
         if key not in self._columns:
-            self._columns[key] = Columns(owners, space, dim)
+            self._columns[key] = Columns(owners, space, dim, allowed)
         self._columns.move_to_end(key)
         while len(self._columns) > 1 and sum(held.size for held in self._columns.values()) > CACHE_BYTES:
             self._columns.popitem(last=False)

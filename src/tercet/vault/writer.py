@@ -14,6 +14,7 @@ from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault import jobs
+from tercet.vault.allowed import grant_value
 from tercet.vault.codec import commit, dump, encode, to_micros
 from tercet.vault.connection import marks, query, scalar
 from tercet.vault.ids import Entropy, IdSource, parse_id
@@ -287,6 +288,7 @@ class Writer:
 def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
     """What filters find a cube by beside its columns: (key, value)."""
     held: list[tuple[str, Scalar]] = [("tags", tag) for tag in cube.tags]
+    held += [("access", grant_value(grant.subject, grant.right, grant.context)) for grant in cube.governance.access]
     return held + [(f"metadata.{key}", value) for key, value in cube.metadata.items() if value is not None]
 
 

@@ -15,6 +15,7 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import unpack
@@ -120,10 +121,13 @@ class Names:
 
 
 class Columns:
-    """Keeps a `Table` for some owners (None: all) and one embedding space, up to a sequence number of the journal."""
+    """Keeps a `Table` for some owners (None: all) and one embedding space, up to a sequence number of the journal.
 
-    def __init__(self, owners: Sequence[int] | None, space: int, dim: int) -> None:
-        self.owners, self.space, self.dim = owners, space, dim
+    Only what is `allowed` is in it: whoever may see the same shares one, and nothing is judged twice.
+    """
+
+    def __init__(self, owners: Sequence[int] | None, space: int, dim: int, allowed: Allowed = EVERYTHING) -> None:
+        self.owners, self.space, self.dim, self.allowed = owners, space, dim, allowed
         self.seq = -1
         self.runs, self.speakers, self.kinds, self.states = Names(), Names(), Names(), Names()
         self._table: Table | None = None
@@ -182,11 +186,12 @@ class Columns:
 
     @property
     def _owned(self) -> str:
-        return "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
+        owned = "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
+        return f"{owned} AND {self.allowed.condition}"
 
     @property
-    def _owners(self) -> tuple[int, ...]:
-        return tuple(self.owners or ())
+    def _owners(self) -> tuple[Any, ...]:
+        return (*(self.owners or ()), *self.allowed.bindings)
 
     def _read(self, connection: apsw.Connection, condition: str, bound: Sequence[int], *, wide: bool) -> Table:
         statement = f"{_SCALARS} WHERE {self._owned} AND {condition} ORDER BY c.n"
