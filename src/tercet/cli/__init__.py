@@ -34,6 +34,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "doctor": ("tercet.cli.doctor", "Check the vault against itself, and repair what can be repaired."),
     "backup": ("tercet.cli.backup", "Copy the vault, while it is in use, into a new folder."),
     "stats": ("tercet.cli.stats", "Show numbers about the vault."),
+    "access": ("tercet.cli.access", "List, add and remove the rules of who may do what."),
+    "keys": ("tercet.cli.keys", "Make, list, rotate and revoke API keys."),
     "demo": ("tercet.cli.demo", "See it work on a conversation that comes with Tercet."),
 }
 """Name -> (module, what `tercet --help` says of it)."""

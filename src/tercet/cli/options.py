@@ -81,10 +81,12 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     for option, says in SCOPE.items():
         group.add_argument(option, metavar="NAME", help=says)
     group.add_argument("--as", metavar="NAME", dest="caller", default="local", help="who asks; the journal records it")
+    group.add_argument("--purpose", metavar="NAME", help="what for, where rules tell purposes apart")
+    group.add_argument("--key", metavar="KEY", help="an API key; others can see a command line, so better: TERCET_KEY")
     group.add_argument("--words", action="store_true", help="work by words alone: load no embedding model")
 
 
-VALUED = frozenset({"--store", "--as", *SCOPE})
+VALUED = frozenset({"--store", "--as", "--purpose", "--key", *SCOPE})
 """Those of the common options that take a value."""
 
 

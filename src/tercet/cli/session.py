@@ -42,7 +42,15 @@ class Session:
     @property
     def memory(self) -> ScopedMemory:
         """The scope that the options name."""
-        return self.scoped(self.tercet, tenant=self.args.tenant)
+        return self.scoped(self.tercet, tenant=self.args.tenant, by=self.caller)
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Who asks: whoever the key (`--key`, else TERCET_KEY) makes, else the name that `--as` gives."""
+        key = self.args.key or os.environ.get("TERCET_KEY")
+        if key:
+            return self.tercet.caller(key, purpose=self.args.purpose)
+        return Caller(self.args.caller, purpose=self.args.purpose)
 
     def open(self, folder: Path) -> Tercet:
         """A vault, with the embedder that the options ask for."""
@@ -50,10 +58,10 @@ class Session:
 
         return Tercet.open(folder, embedder=None if self.args.words else "auto")
 
-    def scoped(self, tercet: Tercet, *, tenant: str | None) -> ScopedMemory:
-        """The scope that the options name, in another vault and tenant."""
+    def scoped(self, tercet: Tercet, *, tenant: str | None, by: Caller | None = None) -> ScopedMemory:
+        """The scope that the options name, in another vault and tenant; no key opens another vault."""
         args = self.args
-        by = Caller(args.caller)
+        by = by or Caller(args.caller)
         return tercet.scope(tenant=tenant, user=args.user, agent=args.agent, session=args.session, by=by)
 
     def existing(self) -> Self:

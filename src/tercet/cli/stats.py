@@ -17,7 +17,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Collect. With `--tenant`, of that tenant alone."""
-    found = session.looking().tercet.stats()
+    found = session.looking().tercet.stats(by=session.caller)
     if args.tenant is not None:
         found["tenants"] = {name: one for name, one in found["tenants"].items() if name == args.tenant}
     lines: list[Line] = [_row("folder", found["folder"]), _row("recall by", found["recall_by"])]

@@ -20,7 +20,7 @@ COMPILED = 1024
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """A policy of rules: what a deny matches is refused; of the rest, what an allow matches or a cube grants is allowed.
+    """A policy of rules: what a deny matches is refused; what an allow matches, or a cube grants, is allowed.
 
     Grants are lines of a cube's own access list; they widen, and no deny gives way to one. With
     `Tercet.open(access=Rules([...]))` a vault decides by it; the rules of a tenant's file are another such policy, and
