@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 
 from tercet.cube import Grant, MemCube
 from tercet.errors import Refused
@@ -109,6 +110,7 @@ class _Judge:
         return found
 
 
+@lru_cache(1024)
 def grant_lines(caller: Caller, right: Right) -> frozenset[Grant]:
     """The lines of an access list that give this caller the right, in its context."""
     subjects = [caller.name, *(f"role:{role}" for role in caller.roles)]
@@ -118,9 +120,10 @@ def grant_lines(caller: Caller, right: Right) -> frozenset[Grant]:
     return frozenset(Grant(subject, right, context) for subject in subjects for context in contexts)
 
 
-def grant_values(caller: Caller, right: Right) -> list[str]:
+@lru_cache(1024)
+def grant_values(caller: Caller, right: Right) -> tuple[str, ...]:
     """The same as the vault keeps them."""
-    return sorted(grant_value(one.subject, one.right, one.context) for one in grant_lines(caller, right))
+    return tuple(sorted(grant_value(one.subject, one.right, one.context) for one in grant_lines(caller, right)))
 
 
 def refuse(caller: Caller, right: Right, what: str) -> Refused:
@@ -131,8 +134,8 @@ def refuse(caller: Caller, right: Right, what: str) -> Refused:
 
 def _granted(caller: Caller, right: Right) -> Part:
     values = grant_values(caller, right)
-    held = f"a.key = 'access' AND a.value IN ({marks(values)})"
-    return f"c.n IN (SELECT a.cube FROM attributes a WHERE {held})", values  # noqa: S608  # placeholders only
+    held = f"a.owner = s.owner AND a.key = 'access' AND a.value IN ({marks(values)}) AND a.cube = c.n"
+    return f"EXISTS (SELECT 1 FROM attributes a WHERE {held})", [*values]  # noqa: S608  # placeholders only
 
 
 def _all(parts: Sequence[Part]) -> Part:
