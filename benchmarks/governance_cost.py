@@ -1,4 +1,4 @@
-"""What access rules cost: ingest and recall with 20 rules against none, in one run: `python benchmarks/governance_cost.py`.
+"""What access rules cost: recall and ingest with 20 rules against none, in one run: `benchmarks/governance_cost.py`.
 
 Two vaults hold the same memories; in one, the tenant's file has 20 rules (roles, tags, sensitivity, types, purposes,
 hours, networks, two users) and every twentieth memory grants somebody a right. A nurse may see about four fifths; the

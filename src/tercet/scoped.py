@@ -398,18 +398,18 @@ class ScopedMemory:
         behavioural = replace(old.behavioural, parent=None)
         draft = replace(new, governance=old.governance, behavioural=behavioural)
         with self._tenant.reading() as reader:
-            self._check_change(reader, draft)
+            self._check_change(reader, old.id, draft)
         embedder = self.tercet.embedder
         [entry], space = prepare([draft], embedder), answering_space(embedder)
         with self._tenant.writing(by=self.by.signed) as writer:
-            self._check_change(writer.reader, draft)
+            self._check_change(writer.reader, old.id, draft)
             return writer.revise(old.id, entry, space, expect=expect, action=action)
 
-    def _check_change(self, reader: Reader, draft: MemCube) -> None:
+    def _check_change(self, reader: Reader, id: str, draft: MemCube) -> None:
         """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
         allowed = self._allowed(reader, "revise")
         if allowed is EVERYTHING:
             return
-        self._find(reader, draft.id, "revise")
-        if not allowed.covers(draft):
-            raise refuse(self.by, "revise", f"memory {draft.id} into this")
+        self._find(reader, id, "revise")
+        if not allowed.covers(replace(draft, descriptive=replace(draft.descriptive, id=id))):
+            raise refuse(self.by, "revise", f"memory {id} into this")

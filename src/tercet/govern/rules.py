@@ -224,8 +224,8 @@ def to_json(rule: Rule) -> dict[str, Any]:
         value = getattr(rule, field.name)
         if field.name == "tenant" or value is None or value is False or value == frozenset():
             continue
-        if isinstance(value, frozenset):
-            value = sorted(value)
+        if isinstance(value, frozenset | tuple):
+            value = sorted(value) if isinstance(value, frozenset) else list(value)
         elif isinstance(value, datetime):
             value = value.isoformat()
         found[field.name] = value
