@@ -23,7 +23,7 @@ from tercet.govern.gate import NO_KEY
 from tercet.scope import Caller, Scope, check_name, check_names, check_rights
 from tercet.vault.codec import from_micros, to_micros
 from tercet.vault.connection import undamaged
-from tercet.vault.policy import KeyRow, add_key, end_key, key_row, key_rows
+from tercet.vault.policy import KeyRow, add_key, key_row, key_rows, revoke_key, shorten_key
 from tercet.vault.writer import Writer
 
 PREFIX = "tk_"
@@ -37,7 +37,7 @@ class Key:
     """A key as it may be shown: not what opens.
 
     `within` is the scope that it opens, `rights` the only ones it gives (of those that the rules give its caller),
-    `purposes` those it may be used for (none: any). It opens nothing from `expires` or `revoked` on.
+    `purposes` those it may be used for (none: any). It opens nothing from `expires` on, nor once `revoked`.
     """
 
     id: str
@@ -109,12 +109,14 @@ def rotate(writer: Writer, id: str, *, grace: timedelta) -> NewKey:
     if not isinstance(grace, timedelta) or grace < timedelta(0):
         raise InvalidRequest(f"A grace is a span of time, not {grace!r:.80}.")
     family = [key for key in list_keys(writer.connection, writer.tenant) if _same(key.id, id)]
-    old = next((key for key in reversed(family) if _live(key, writer.at) and key.revoked is None), None)
-    if old is None:
+    old = max(family, key=_number, default=None)
+    if old is None or not _live(old, writer.at):
         raise InvalidRequest(f"No key {id!r} that could be rotated; `tercet keys list` shows them.")
-    number = max(int(key.id.partition(NEXT)[2] or 1) for key in family) + 1
-    new = replace(old, id=f"{old.id.partition(NEXT)[0]}{NEXT}{number}", made=writer.at)
-    end_key(writer, old.id, to_micros(writer.at + grace))
+    if grace:
+        shorten_key(writer, old.id, to_micros(writer.at + grace))
+    else:
+        revoke_key(writer, old.id)
+    new = replace(old, id=f"{old.id.partition(NEXT)[0]}{NEXT}{_number(old) + 1}", made=writer.at)
     return keep(writer, new, action="rotate key")
 
 
@@ -128,7 +130,7 @@ def revoke(writer: Writer, id: str) -> list[Key]:
         raise InvalidRequest(f"No key {id!r} here; `tercet keys list` shows them.")
     good = [key for key in family if _live(key, writer.at)]
     for key in good:
-        end_key(writer, key.id, to_micros(writer.at))
+        revoke_key(writer, key.id)
     return [replace(key, revoked=writer.at) for key in good]
 
 
@@ -215,8 +217,12 @@ def _same(held: str, asked: str) -> bool:
     return asked in (held, held.partition(NEXT)[0])
 
 
+def _number(key: Key) -> int:
+    return int(key.id.partition(NEXT)[2] or 1)
+
+
 def _live(key: Key, at: datetime) -> bool:
-    return not any(end is not None and end <= at for end in (key.expires, key.revoked))
+    return key.revoked is None and (key.expires is None or at < key.expires)
 
 
 def _micros(when: datetime | None) -> int | None:

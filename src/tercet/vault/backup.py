@@ -16,11 +16,12 @@ import apsw
 from tercet.errors import VaultBusy, VaultDamaged, VaultError
 from tercet.vault import mark
 from tercet.vault.codec import dump
-from tercet.vault.connection import connect, query, scalar, translated
+from tercet.vault.connection import atomic, connect, marks, query, scalar, translated
 from tercet.vault.erase import erase
 from tercet.vault.files import make_folder, sync
 from tercet.vault.ids import RandomIds, system_clock
 from tercet.vault.journal import head
+from tercet.vault.schema import migrate
 from tercet.vault.sqlite import SqliteVault, file_name, segments_of
 
 MANIFEST = "manifest.json"
@@ -87,8 +88,8 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
     Parameters
     ----------
     ledger
-        False leaves the ledger of erasures aside, for a vault so damaged that it cannot be read: then say again what
-        has to be forgotten.
+        False leaves the ledger of erasures aside, and the rules and keys at the target, for a vault so damaged that it
+        cannot be read: then say again what has to be forgotten, and look at the keys.
 
     Raises
     ------
@@ -114,6 +115,7 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
                     make_folder(new.parent)
                     shutil.copyfile(backup / name, new)
                     if known is not None and ledger:
+                        _keep_access(known, new)
                         erased += _replay(_ledger(known, live), staging, facts["tenant"])
                     sync(new)
                 for name in manifest["files"]:
@@ -174,6 +176,22 @@ def _ledger(known: apsw.Connection, live: Path) -> dict[bytes, int]:
         return dict(query(known, said))
     except apsw.Error as error:
         raise _unread(live) from error
+
+
+def _keep_access(known: apsw.Connection, copy: Path) -> None:
+    """A restore brings memories back, not who may see them: a key that was revoked since must stay so."""
+    if scalar(known, "SELECT 1 FROM sqlite_schema WHERE name = 'keys'") is None:  # damaged, or older than the table
+        return
+    connection = connect(copy)
+    with closing(connection), translated(copy):
+        migrate(connection)
+        with atomic(connection):
+            for table, width in (("rules", 3), ("keys", 6)):
+                rows = query(known, f"SELECT * FROM {table}")  # noqa: S608  # one of two words
+                if not rows:  # no tenant goes back to having none: this one is new
+                    continue
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608
+                connection.executemany(f"INSERT INTO {table} VALUES ({marks(range(width))})", rows)  # noqa: S608
 
 
 def _unread(live: Path) -> VaultDamaged:

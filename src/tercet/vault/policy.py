@@ -26,8 +26,8 @@ class KeyRow:
     revoked: int | None
 
     def live(self, now: int) -> bool:
-        """Whether it opens anything at that moment."""
-        return (self.expires is None or now < self.expires) and (self.revoked is None or now < self.revoked)
+        """Whether it opens anything at that moment. What was revoked does not, whatever a clock says."""
+        return self.revoked is None and (self.expires is None or now < self.expires)
 
 
 def rules_token(connection: apsw.Connection) -> Token:
@@ -83,8 +83,12 @@ def add_key(writer: Writer, row: KeyRow, *, action: str) -> None:
     writer.chain.append(action, key=row.id)
 
 
-def end_key(writer: Writer, id: str, at: int) -> None:
-    """Let a key open nothing from a moment on, or from an earlier one that was set already."""
-    update = "UPDATE keys SET revoked = min(?, coalesce(revoked, ?)) WHERE id = ?"
-    writer.connection.execute(update, (at, at, id))
+def revoke_key(writer: Writer, id: str) -> None:
+    """Let a key open nothing any more."""
+    writer.connection.execute("UPDATE keys SET revoked = ? WHERE id = ?", (to_micros(writer.at), id))
     writer.chain.append("revoke key", key=id)
+
+
+def shorten_key(writer: Writer, id: str, at: int) -> None:
+    """Let a key open nothing from a moment on, if not from an earlier one already."""
+    writer.connection.execute("UPDATE keys SET expires = min(?, coalesce(expires, ?)) WHERE id = ?", (at, at, id))
