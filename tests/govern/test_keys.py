@@ -96,7 +96,8 @@ def test_whatever_is_wrong_is_told_alike(t: Tercet, admin: Admin, now: list[date
     head, id, tail = good.text.split(".")
     theirs = other.text.split(".")
     wrong = ["", "x", "tk_", head, f"{head}.{id}.", f"{head}.{id}.{'A' * 43}", f"{head}.{id}.{tail[:-1]}",
-             f"{good.text}=", f"{good.text} ", good.text.upper(), f"{head}.{'0' * 16}.{tail}", f"{theirs[0]}.{id}.{tail}",
+             f"{good.text}=", f"{good.text} ", good.text.upper(), f"{head}.{'0' * 16}.{tail}",
+             f"{theirs[0]}.{id}.{tail}",
              f"{head}.{other.key.id}.{theirs[2]}", "tk_bm9ib2R5.x.y", expired.text, revoked.text]  # fmt: skip
     answers = set()
     for text in wrong:

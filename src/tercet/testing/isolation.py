@@ -338,6 +338,10 @@ class Isolation:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
             code = main(["--words", "--json", "--store", str(self.folder), *who, *words])
         found = json.loads(printed.getvalue())
+        if words[0] == "stats" and code == 0 and reader:  # of tenants without rules, which ann may ask for
+            if found["tenants"]:
+                raise LeakError(f"stats of {book.name} told of {found['tenants']}")
+            return
         if reader or words[0] == "stats":  # ann has no role here, and the key does not administer
             if code != 3:
                 raise LeakError(f"{words} of {book.name} ended with {code}")
