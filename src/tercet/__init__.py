@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tercet.admin import Admin
     from tercet.aio import AsyncTercet
     from tercet.cube import MemCube, Text, derive
     from tercet.errors import (
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
+    from tercet.govern.keys import Key
+    from tercet.govern.policy import Rules
+    from tercet.govern.rules import Rule
     from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "tercet.admin": ("Admin",),
     "tercet.aio": ("AsyncTercet",),
     "tercet.kernel": ("Tercet",),
     "tercet.scoped": ("ScopedMemory",),
@@ -61,6 +66,9 @@ _HOMES = {
         "VaultError",
         "VaultTooNew",
     ),
+    "tercet.govern.keys": ("Key",),
+    "tercet.govern.policy": ("Rules",),
+    "tercet.govern.rules": ("Rule",),
     "tercet.scope": ("Caller", "Scope"),
     "tercet.text.read.message": ("Message",),
     "tercet.text.recall.hits": ("Hit", "Hits"),
@@ -70,6 +78,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Admin",
     "AsyncTercet",
     "Caller",
     "EmbeddingFailed",
@@ -78,12 +87,15 @@ __all__ = [
     "Hits",
     "IllegalTransition",
     "InvalidRequest",
+    "Key",
     "MemCube",
     "Message",
     "MissingMemory",
     "Page",
     "Receipt",
     "Refused",
+    "Rule",
+    "Rules",
     "Scope",
     "ScopedMemory",
     "StaleWrite",

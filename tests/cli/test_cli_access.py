@@ -124,8 +124,8 @@ def test_keys(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli("list", "--json").json["total"] == 1
     assert cli("remember", "Mine.", "--json").json["cube"]["user"] == "alice"
     assert cli("show", his).code == 4
-    for words in (["forget", hers], ["list", "--user", "bob"], ["list", "--tenant", "other"], ["stats"], ["keys", "list"],
-                  ["list", "--purpose", "sales"]):  # fmt: skip
+    for words in (["forget", hers], ["list", "--user", "bob"], ["list", "--tenant", "other"], ["stats"],
+                  ["keys", "list"], ["list", "--purpose", "sales"]):  # fmt: skip
         done = cli(*words)
         assert done.code == 3, words
         assert text.rpartition(".")[2] not in done.out + done.err
@@ -145,7 +145,8 @@ def test_keys(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     "words",
     [
         ["create"], ["create", "ci"], ["create", "ci", "--right", "fly"],
-        ["create", "ci", "--right", "read", "--days", "0"], ["create", "ci", "--right", "read", "--days", "nan"], ["create", "ci", "--right", "read", "--days", "1e99"],
+        ["create", "ci", "--right", "read", "--days", "0"], ["create", "ci", "--right", "read", "--days", "nan"],
+        ["create", "ci", "--right", "read", "--days", "1e99"],
         ["rotate"], ["rotate", "none"], ["revoke", "none"], ["list", "x"], ["make", "x"],
     ],
 )  # fmt: skip
