@@ -94,6 +94,8 @@ def run(cubes: int, questions: int, *, singles: int) -> dict[str, object]:
             hers = [draft for draft in hers if draft.governance.sensitivity <= Sensitivity.PRIVATE]
             judged = ingest(vaults, [NURSE, NURSE], hers, 100)
             judged_one = ingest(vaults, [NURSE, NURSE], hers[:singles], 1)
+            for t in vaults:
+                t.work(until_idle=True)  # the index of a large vault
             asked = {
                 "every user, all seen": recalls(vaults, [ROOT, ROOT], questions, dice),
                 "every user": recalls(vaults, [NURSE, NURSE], questions, dice),

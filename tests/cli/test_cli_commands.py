@@ -320,6 +320,8 @@ SHAPES = {
     "doctor": ([], {"ok", "tenants", "findings", "recall_by"}),
     "backup": (["FILE.backup"], {"folder", "files"}),
     "stats": ([], {"folder", "recall_by", "tenants"}),
+    "access": (["list"], {"rules", "total"}),
+    "keys": (["create", "ci", "--right", "read"], {"key", "text"}),
 }
 
 
