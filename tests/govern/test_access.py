@@ -274,6 +274,23 @@ def test_a_grant_widens_and_a_deny_still_wins(t: Tercet, root: ScopedMemory) -> 
         t.scope(by=Caller("bob")).list()
 
 
+def test_a_grant_to_oneself_gives_nothing(t: Tercet, root: ScopedMemory) -> None:
+    """Whoever may write and share one memory cannot write another by granting himself the rights in it."""
+    every = frozenset(Grant("bob", right) for right in ("read", "write", "share", "revise"))
+    cube = root.remember(MemCube(Text("Bob's."), governance=Governance(access=every)))
+    bob = t.scope(by=Caller("bob"))
+    assert bob.revise(cube.id, "Still Bob's.").version == 2
+    draft = MemCube(Text("Bob's, too."), governance=Governance(access=every))
+    with pytest.raises(Refused):
+        bob.remember(draft)
+    elsewhere, stream = t.scope(tenant="elsewhere"), io.BytesIO()
+    elsewhere.remember(draft)
+    export_scope(elsewhere, stream)
+    with pytest.raises(Refused):
+        import_archive(bob, io.BytesIO(stream.getvalue()))
+    assert root.list().total == 1
+
+
 def test_a_grant_reaches_no_other_tenant(t: Tercet) -> None:
     """A caller that belongs to one tenant is refused in another before a statement is run, whatever a cube grants."""
     other = t.scope(tenant="other", by=ROOT)

@@ -10,6 +10,7 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
+from tercet.govern.gate import granting
 from tercet.lifecycle import State
 from tercet.scope import Right, Scope
 from tercet.text.prepare import prepare, space_of
@@ -162,9 +163,14 @@ def _plan(reader: Reader, sight: Sight, record: Record, coming: set[str], refs: 
         refused = "it is here with another content"
     elif here and behind and here[-1].state is State.FROZEN:
         refused = "it is frozen here, so its later versions do not come in"
-    elif here and behind and not all(map(sight.revise.covers, (here[-1], *record.versions[shared:]))):
+    elif here and behind and not all(map(sight.revise.covers, (here[-1], *_later(record, here)))):
         refused = "it is here, and this caller may not revise it"
     return Plan(record, shared if behind else len(record.versions), refused)
+
+
+def _later(record: Record, here: Sequence[MemCube]) -> list[MemCube]:
+    """The versions that would come, with the grants that the memory has here: those of an archive give no right."""
+    return [granting(version, here[-1].governance.access) for version in record.versions[len(here) :]]
 
 
 def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:

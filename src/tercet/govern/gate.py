@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 import apsw
 
-from tercet.cube import MemCube
+from tercet.cube import Grant, MemCube
 from tercet.errors import Refused
 from tercet.govern.access import Access
 from tercet.govern.policy import Rules, grant_values, refuse
@@ -87,7 +88,9 @@ class Gate:
             raise refuse(caller, "administer", "here")
 
     def vet(self, reader: Reader, caller: Caller, right: Right, scope: Scope, cubes: Iterable[MemCube]) -> Allowed:
-        """Return what the right is allowed on if it covers these; so does the right to share, where they grant any.
+        """Return what the right is allowed on if it covers these; so must the right to share, where they grant any.
+
+        What a draft grants does not count for itself: nobody gives himself a right that way.
 
         Raises
         ------
@@ -96,11 +99,12 @@ class Gate:
         """
         found, shared = self.allowed(reader, caller, right, scope), None
         for cube in cubes:
-            if not found.covers(cube):
+            bare = granting(cube, frozenset())
+            if not found.covers(bare):
                 raise refuse(caller, right, "a memory with these tags, of this type and sensitivity")
             if cube.governance.access:
                 shared = shared or self.allowed(reader, caller, "share", scope)
-                if not shared.covers(cube):
+                if not shared.covers(bare):
                     raise refuse(caller, "share", "this memory, and it grants rights to others")
         return found
 
@@ -119,6 +123,13 @@ class Gate:
         row = key_row(connection, id)
         if row is None or not row.live(to_micros(self.clock())):
             raise Refused(NO_KEY)
+
+
+def granting(cube: MemCube, access: frozenset[Grant]) -> MemCube:
+    """The cube with another access list."""
+    if cube.governance.access == access:
+        return cube
+    return replace(cube, governance=replace(cube.governance, access=access))
 
 
 def read_rules(connection: apsw.Connection, tenant: str) -> list[tuple[int, Rule]]:
