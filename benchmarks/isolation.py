@@ -19,6 +19,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).res
 
 from benchmarks.common import machine, parser, save, table  # noqa: E402  # the path comes first
 
+from tercet import cli  # noqa: E402
 from tercet.testing.isolation import LeakError, run  # noqa: E402
 
 
@@ -33,7 +34,7 @@ def main() -> int:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tercet-isolation-") as name:
         try:
-            result = run(Path(name), tenants=options.tenants, operations=count, seed=options.seed)
+            result = run(Path(name), cli.main, tenants=options.tenants, operations=count, seed=options.seed)
         except LeakError as leak:
             result = {"tenants": options.tenants, "leaks": 1, "leak": str(leak)}
     result |= {"seed": options.seed, "seconds": round(time.perf_counter() - began, 1), "machine": machine()}

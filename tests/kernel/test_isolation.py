@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tercet import Hits, ScopedMemory, Tercet
+from tercet.cli import main
 from tercet.testing import FakeEmbedder, isolation, texts
 from tercet.testing.base import all_clear, told_apart
 from tercet.text.read.message import Message
@@ -217,7 +218,7 @@ def test_a_draft_cannot_be_placed_elsewhere(tmp_path: Path) -> None:
 
 def test_many_tenants_through_every_door(tmp_path: Path) -> None:
     """Random operations by Python, `await`, command line and archive, held against a book of what each may see."""
-    done = isolation.run(tmp_path, tenants=6, operations=400, seed=3)
+    done = isolation.run(tmp_path, main, tenants=6, operations=400, seed=3)
     assert done["leaks"] == 0
     assert done["foreign_ids_compared"]
 
@@ -225,7 +226,7 @@ def test_many_tenants_through_every_door(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_hundred_tenants_through_every_door(tmp_path: Path) -> None:
     """The benchmark does 100,000."""
-    done = isolation.run(tmp_path, tenants=100, operations=6_000, seed=4)
+    done = isolation.run(tmp_path, main, tenants=100, operations=6_000, seed=4)
     assert done["leaks"] == 0
     doors = set(done["by_door"])  # type: ignore[call-overload]
     assert {
@@ -253,4 +254,4 @@ def test_the_book_sees_a_leak(wall: str, tmp_path: Path, monkeypatch: pytest.Mon
     for name, broken in LEAKS[wall].items():
         monkeypatch.setattr(f"{wall}.{name}", broken)
     with pytest.raises(isolation.LeakError):
-        isolation.run(tmp_path, tenants=6, operations=1_500, seed=3)
+        isolation.run(tmp_path, main, tenants=6, operations=1_500, seed=3)

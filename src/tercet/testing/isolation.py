@@ -9,7 +9,7 @@ import json
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import Any
 import apsw
 
 from tercet.aio import AsyncTercet
-from tercet.cli import main
 from tercet.cube import MemCube
 from tercet.errors import MissingMemory, Refused
 from tercet.exchange.archive import export_scope, read_archive
@@ -51,6 +50,9 @@ RULES = (
     Rule("allow", "role:reader", {"read"}),
     Rule("deny", "role:reader", {"read"}, tags={HIDDEN}),
 )
+
+
+Main = Callable[[Sequence[str]], int]
 
 
 class LeakError(AssertionError):
@@ -114,6 +116,8 @@ class Isolation:
     ----------
     folder
         An empty one.
+    main
+        The command line: from its words to its exit code.
     tenants
         How many.
     seed
@@ -122,7 +126,8 @@ class Isolation:
         Of how many operations the command line does one: it opens the vault anew each time.
     """
 
-    def __init__(self, folder: Path, *, tenants: int, seed: int, cli_share: float = 0.03) -> None:
+    def __init__(self, folder: Path, main: Main, *, tenants: int, seed: int, cli_share: float = 0.03) -> None:
+        self.main = main
         self.folder, self.random, self.cli_share = folder, random.Random(seed), cli_share  # noqa: S311  # a test's
         self.t = Tercet.open(folder, embedder=None)
         self.asynchronous = AsyncTercet(self.t)
@@ -336,7 +341,7 @@ class Isolation:
         printed = io.StringIO()
         self.done[f"cli {words[0]}"] += 1
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
-            code = main(["--words", "--json", "--store", str(self.folder), *who, *words])
+            code = self.main(["--words", "--json", "--store", str(self.folder), *who, *words])
         found = json.loads(printed.getvalue())
         if words[0] == "stats" and code == 0 and reader:  # of tenants without rules, which ann may ask for
             if found["tenants"]:
@@ -356,9 +361,9 @@ class Isolation:
             raise LeakError(f"{words[0]} of {book.name} counted {found['total']} for {len(book.texts)}")
 
 
-def run(folder: Path, *, tenants: int, operations: int, seed: int) -> dict[str, object]:
+def run(folder: Path, main: Main, *, tenants: int, operations: int, seed: int) -> dict[str, object]:
     """Do that many operations; what was done, by door, and how much was looked at. Raises LeakError."""
-    world = Isolation(folder, tenants=tenants, seed=seed)
+    world = Isolation(folder, main, tenants=tenants, seed=seed)
     try:
         while world.done.total() < operations:
             world.step()
