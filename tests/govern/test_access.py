@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from tercet import (
@@ -31,6 +32,8 @@ from tercet.govern.rules import Rule
 from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
 from tercet.testing.isolation import told
+from tercet.vault.allowed import grant_value
+from tercet.vault.schema import STEPS, migrate
 
 ROOT, ANN = Caller("root"), Caller("ann", roles={"reader"})
 EVERY = frozenset({"administer", "read", "write", "revise", "forget", "share"})
@@ -457,3 +460,21 @@ def test_all_clear_sees_grants(tmp_path: Path) -> None:
             connection.execute("DELETE FROM attributes")
         assert [one.what for one in t.doctor(repair=True)["default"]] == ["attributes"]
         all_clear(t)
+
+
+def test_grants_of_an_older_file_are_found() -> None:
+    """The step that brought the index of grants fills it from the headers that are there."""
+    connection = apsw.Connection(":memory:")
+    connection.execute(f"{STEPS[1]}; CREATE TABLE migrations (step INTEGER PRIMARY KEY)")
+    connection.execute("INSERT INTO migrations VALUES (1)")
+    connection.execute(
+        "INSERT INTO owners (user) VALUES ('a'); INSERT INTO scopes (owner, agent, session) VALUES (1, '', '')"
+    )
+    connection.execute("INSERT INTO cubes (id, scope, kind, type, state, version, observed, words, marks) "
+                       "VALUES (x'00', 1, 'text', 'fact', 'generated', 1, 0, 1, 0)")  # fmt: skip
+    header = '{"access":[["bob","read",null],["日本","read","a b"]]}'
+    connection.execute("INSERT INTO versions VALUES (1, 1, 1, 0, NULL, 'x', ?, x'00', x'00')", (header,))
+    migrate(connection)
+    kept = {value for (value,) in connection.execute("SELECT value FROM attributes WHERE key = 'access'")}
+    assert kept == {grant_value("bob", "read", None), grant_value("日本", "read", "a b")}
+    connection.close()
