@@ -1,0 +1,67 @@
+"""What every draft passes on its way in, whatever door it came by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from tercet.cube import Kind, MemCube, Text
+from tercet.govern.quarantine import screened, with_trust
+from tercet.govern.redact import Policy, Redactor, read_policy
+from tercet.text.recall import frame
+
+
+class Intake:
+    """Takes out what Tercet itself put into a prompt, redacts, and gives each draft the trust of its origin.
+
+    Parameters
+    ----------
+    redaction
+        Kind or group -> allow, mask or refuse; what is left out is as by default.
+
+    Raises
+    ------
+    InvalidRequest
+        For a kind or an action that there is not.
+    """
+
+    def __init__(self, redaction: Mapping[str, str] | None = None) -> None:
+        self.policy: Policy = read_policy(redaction)
+
+    def admit(self, drafts: Sequence[MemCube], secret: Callable[[], bytes], *, foreign: bool = False) -> list[MemCube]:
+        """The drafts as they may be stored; those that only repeat what Tercet said are left out.
+
+        `foreign` ones come from another vault: they are kept whole and in number, and screened whatever their origin.
+        Raises Refused if the policy refuses something in them.
+        """
+        kept = list(drafts) if foreign else [own for draft in drafts if (own := without_ours(draft)) is not None]
+        return [screened(cube, foreign=foreign) for cube in Redactor(self.policy, secret).redact(kept)]
+
+    def revise(self, old: MemCube, new: MemCube, secret: Callable[[], bytes]) -> MemCube:
+        """The next version of a cube: redacted, and never believed more than the version before or its own."""
+        [draft] = Redactor(self.policy, secret).redact([new])
+        trust = min(old.governance.trust, draft.governance.trust)
+        return screened_again(with_trust(draft, trust))
+
+
+def screened_again(cube: MemCube) -> MemCube:
+    """Screened at the trust it has, not at that of its origin, which a release may have raised."""
+    return screened(cube, foreign=True) if cube.governance.trust.value == 1 else cube
+
+
+def without_ours(draft: MemCube) -> MemCube | None:
+    """The draft without what `context` rendered; None if that was all of it."""
+    if draft.kind is not Kind.TEXT:
+        return draft
+    rest = frame.without(draft.text)
+    if rest == draft.text:
+        return draft
+    if not rest:
+        return None
+    d = draft.descriptive
+    happened = d.happened
+    if happened is not None and happened.span is not None:
+        said = draft.text[slice(*happened.span)]
+        at = rest.find(said)
+        happened = replace(happened, span=(at, at + len(said))) if at >= 0 else None
+    return replace(draft, payload=Text(rest), descriptive=replace(d, happened=happened))
