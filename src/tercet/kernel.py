@@ -14,6 +14,8 @@ from typing import Any, Self
 
 from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
+from tercet.govern.injections import InjectionLog
+from tercet.govern.intake import Intake
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
@@ -39,9 +41,16 @@ class Tercet:
     """
 
     def __init__(
-        self, vault: SqliteVault, *, embedder: Embedder | Callable[..., Any] | str | None, access: Access, clock: Clock
+        self,
+        vault: SqliteVault,
+        *,
+        embedder: Embedder | Callable[..., Any] | str | None,
+        access: Access,
+        clock: Clock,
+        intake: Intake | None = None,
     ) -> None:
         self.vault, self.access, self.clock = vault, access, clock
+        self.intake, self.injections = intake or Intake(), InjectionLog()
         self._wanted = embedder
         self._embedder: Embedder | None = None
         self._looked = False
@@ -54,6 +63,7 @@ class Tercet:
         *,
         embedder: Embedder | Callable[..., Any] | str | None = "auto",
         access: Access | None = None,
+        redaction: Mapping[str, str] | None = None,
         ids: IdSource | None = None,
         clock: Clock = system_clock,
         entropy: Entropy = os.urandom,
@@ -66,11 +76,16 @@ class Tercet:
             "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
             words. Its name, "all-MiniLM-L6-v2": the same, downloaded if need be. None: by words. An `Embedder`, or
             any callable from a list of texts to a list of vectors.
+        redaction
+            What is done with what texts hold before they are stored: kind or group -> "allow", "mask" or "refuse".
+            Left out: credentials are masked, personal data is allowed (see the manual's page on redaction).
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
 
         Raises
         ------
+        InvalidRequest
+            For a kind or an action of redaction that there is not.
         Unsupported
             For an address that needs a part which is not installed.
         VaultError
@@ -78,8 +93,9 @@ class Tercet:
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
+        intake = Intake(redaction)
         vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
-        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
+        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock, intake=intake)
 
     def scope(
         self,
@@ -160,9 +176,10 @@ class Tercet:
             return self._embedder
 
     def close(self) -> None:
-        """Write what is still gathered (use counts) and close every file."""
+        """Write what is still gathered (use counts, what entered prompts) and close every file."""
         for name in list(self.vault.open_tenants()):
             self.flush_uses(self.vault.tenant(name))
+            self.injections.flush(self.vault.tenant(name))
         self.vault.close()
 
     def flush_uses(self, tenant: Tenant) -> None:

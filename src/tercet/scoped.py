@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
+from tercet.govern import injections, quarantine
 from tercet.govern.access import Right
+from tercet.govern.injections import Injection
 from tercet.scope import Caller, Scope
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
@@ -74,7 +76,10 @@ class ScopedMemory:
         Raises
         ------
         InvalidRequest
-            For an empty or unusable text, a time without a zone, unknown fields, or a ref that names another text.
+            For an empty or unusable text, a time without a zone, unknown fields, a ref that names another text, or a
+            text that only repeats what `context` gave.
+        Refused
+            If it holds something that the vault's redaction refuses.
         """
         made = drafts(
             [item],
@@ -86,14 +91,18 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
-        return self._put(made, wait_for)[0]
+        kept = self._put(made, wait_for)
+        if not kept:
+            raise InvalidRequest("This only repeats what `context` gave; nothing was kept.")
+        return kept[0]
 
     def remember_many(
         self, items: Iterable[Item], *, at: datetime | str | None = None, wait_for: WaitFor = "vectors"
     ) -> Cubes:
         """Keep many at once: one transaction, one batch of embeddings; all of them or none.
 
-        `at` is when those were said that do not tell themselves. See `remember` for the rest and the errors.
+        `at` is when those were said that do not tell themselves. Items that only repeat what `context` gave are left
+        out of what is kept and returned. See `remember` for the rest and the errors.
         """
         return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at), wait_for)
 
@@ -153,7 +162,8 @@ class ScopedMemory:
         Parameters
         ----------
         where
-            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters).
+            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters). What is in quarantine
+            is left out unless it is asked for: `{"quarantined": True}`, for a person to read.
         since, until
             Observed at or after, and before.
         policy
@@ -199,16 +209,24 @@ class ScopedMemory:
         limit: int = 50,
         where: Where | None = None,
         policy: str | Policy | None = None,
-    ) -> str:
+    ) -> contexts.Context:
         """The best hits as a passage for a prompt: in time order, with speakers and dates, at most `budget` tokens.
 
         `tokenizer` names what counts them ("bytes": a bound that holds for any byte-level tokenizer; "minilm"), or is
-        a callable from text to a number. Raises InvalidRequest as `recall` does.
+        a callable from text to a number. The passage is a string that is framed as data, with `.hits` and, for
+        `trace`, `.answer`; nothing that is in quarantine enters it. Raises InvalidRequest as `recall` does.
         """
         contexts.check_budget(budget)  # before recall, which counts a use
         count = contexts.find_counter(tokenizer)
-        hits = self.recall(question, limit=limit, where=where, policy=policy)
-        return contexts.render(hits, budget=budget, count=count)
+        asked = {key: value for key, value in check_where(where).items() if key != "quarantined"}
+        passage = contexts.render(
+            self.recall(question, limit=limit, where=asked, policy=policy), budget=budget, count=count
+        )
+        if passage.hits:
+            passage.answer = self.tercet.injections.note(
+                self._tenant, question, passage.hits, scope=self.scope, by=self.by.name
+            )
+        return passage
 
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
@@ -286,6 +304,37 @@ class ScopedMemory:
         again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
         return self._revise(versions[-1], again, versions[-1].version, "rollback")
 
+    def quarantined(self, *, limit: int = 100, cursor: str | None = None) -> Page:
+        """What is in quarantine, oldest first, a page at a time: for a person to read, release or forget."""
+        return self.list(limit=limit, cursor=cursor, where={"quarantined": True})
+
+    def release(self, id: str) -> MemCube:
+        """Let a memory out of quarantine, as its next version; the journal says who did. Needs the right to administer.
+
+        Raises
+        ------
+        MissingMemory
+            If this scope does not see it.
+        InvalidRequest
+            If it is not in quarantine.
+        """
+        self._check("administer")
+        old = self.get(id)
+        embedder = self.tercet.embedder
+        [entry], space = prepare([quarantine.released(old)], embedder), answering_space(embedder)
+        with self._tenant.writing(by=self.by.name) as writer:
+            return writer.revise(old.id, entry, space, expect=old.version, action="release")
+
+    def trace(self, id: str) -> Sequence[Injection]:
+        """The answers that a memory went into, oldest first; or, for the id of an answer, that one with its memories.
+
+        Raises MissingMemory if it is neither, as far as this scope sees.
+        """
+        self._check("read")
+        self.tercet.injections.flush(self._tenant)
+        with self._tenant.reading() as reader:
+            return injections.trace(reader, id, self.scope)
+
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
 
@@ -336,6 +385,7 @@ class ScopedMemory:
         for draft in found:
             if not self.scope.covers(draft.scope):
                 raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
+        found = self.tercet.intake.admit(found, self._tenant.secret)
         if not found:
             return []
         embedder = self.tercet.embedder if wait_for == "vectors" else None
@@ -347,7 +397,9 @@ class ScopedMemory:
 
     def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
         behavioural = replace(old.behavioural, parent=None)
-        draft = replace(new, governance=old.governance, behavioural=behavioural)
+        trust = min(old.governance.trust, new.governance.trust)  # a rollback brings back that of its version
+        draft = replace(new, governance=replace(old.governance, trust=trust), behavioural=behavioural)
+        draft = self.tercet.intake.revise(draft, self._tenant.secret)
         embedder = self.tercet.embedder
         [entry], space = prepare([draft], embedder), answering_space(embedder)
         with self._tenant.writing(by=self.by.name) as writer:

@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, TypeAlias
 
-from tercet.cube import MemCube
+from tercet.cube import MemCube, Trust
 from tercet.errors import InvalidRequest, MissingMemory
 from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
+from tercet.govern.intake import Intake
+from tercet.govern.quarantine import with_trust
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.text.prepare import prepare, space_of
 from tercet.text.read.drafts import drafts
 from tercet.vault.reader import Reader
+from tercet.vault.sqlite import Tenant
 from tercet.vault.writer import Entry, Space, Writer
 
 if TYPE_CHECKING:
@@ -63,8 +66,9 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
         If the archive is damaged, or holds something outside this scope; nothing is changed then.
     """
     memory.tercet.access.check(memory.by, "write", memory.scope)
-    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
     tenant = memory.tercet.vault.tenant(memory.scope.tenant)
+    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    records = _admitted(records, memory.tercet.intake, tenant)
     with tenant.reading() as reader:
         plans = _plans(reader, records)
     wanted = [plan for plan in plans if plan.refused is None and plan.first < len(plan.record.versions)]
@@ -101,6 +105,13 @@ def _placed(record: Record, memory: ScopedMemory) -> Record:
             "import without naming that part of the scope."
         )
     return Record(tuple(versions), record.state)
+
+
+def _admitted(records: Sequence[Record], intake: Intake, tenant: Tenant) -> list[Record]:
+    """The records redacted and screened as whatever comes in is; what an archive says of its origin is not believed."""
+    versions = [version for record in records for version in record.versions]
+    admitted = iter(intake.admit(versions, tenant.secret, foreign=True))
+    return [replace(record, versions=tuple(next(admitted) for _ in record.versions)) for record in records]
 
 
 def _plans(reader: Reader, records: Sequence[Record]) -> list[Plan]:
@@ -147,7 +158,11 @@ def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
 
 
 def _same(mine: MemCube, theirs: MemCube) -> bool:
-    return mine.text == theirs.text and header(without_episode(mine)) == header(without_episode(theirs))
+    def compared(cube: MemCube) -> object:
+        # How far it is believed is decided here, where it may have been released since.
+        return header(with_trust(without_episode(cube), Trust.OBSERVED))
+
+    return mine.text == theirs.text and compared(mine) == compared(theirs)
 
 
 def _write(writer: Writer, prepared: Iterable[tuple[Plan, Prepared]], space: Space | None) -> None:

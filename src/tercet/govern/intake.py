@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 
-from tercet.cube import Kind, MemCube, Text
-from tercet.govern.quarantine import screened, with_trust
+from tercet.cube import Kind, MemCube, Text, Trust
+from tercet.govern.quarantine import screened
 from tercet.govern.redact import Policy, Redactor, read_policy
 from tercet.text.recall import frame
 
@@ -35,18 +36,12 @@ class Intake:
         Raises Refused if the policy refuses something in them.
         """
         kept = list(drafts) if foreign else [own for draft in drafts if (own := without_ours(draft)) is not None]
-        return [screened(cube, foreign=foreign) for cube in Redactor(self.policy, secret).redact(kept)]
+        return [screened(cube, foreign=foreign) for cube in Redactor(self.policy, cache(secret)).redact(kept)]
 
-    def revise(self, old: MemCube, new: MemCube, secret: Callable[[], bytes]) -> MemCube:
-        """The next version of a cube: redacted, and never believed more than the version before or its own."""
-        [draft] = Redactor(self.policy, secret).redact([new])
-        trust = min(old.governance.trust, draft.governance.trust)
-        return screened_again(with_trust(draft, trust))
-
-
-def screened_again(cube: MemCube) -> MemCube:
-    """Screened at the trust it has, not at that of its origin, which a release may have raised."""
-    return screened(cube, foreign=True) if cube.governance.trust.value == 1 else cube
+    def revise(self, draft: MemCube, secret: Callable[[], bytes]) -> MemCube:
+        """The next version of a cube, redacted, and screened at the trust it has: a release may have raised that."""
+        [draft] = Redactor(self.policy, cache(secret)).redact([draft])
+        return screened(draft, foreign=True) if draft.governance.trust is Trust.UNTRUSTED else draft
 
 
 def without_ours(draft: MemCube) -> MemCube | None:

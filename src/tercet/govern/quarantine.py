@@ -24,7 +24,7 @@ TIERS: Mapping[str, Trust] = MappingProxyType(
         "role tool": Trust.UNTRUSTED,
     }
 )
-"""Origin -> the most trust that something has for coming from there; a role goes beside the source, the lower counts."""
+"""Origin -> the most trust that something has for coming from there; of a source and a role the lower counts."""
 
 
 def tier(cube: MemCube) -> Trust:

@@ -155,7 +155,9 @@ def _spoken(value: Scalar) -> bool:
 def _seams(drafts: Sequence[MemCube], owners: Sequence[tuple[int, str]]) -> list[tuple[int, int]]:
     """Pairs of texts that follow one another in a conversation or a document."""
     places = [n for n, (_, name) in enumerate(owners) if name == "text"]
-    return [(a, b) for a, b in pairwise(places) if drafts[owners[a][0]].scope == drafts[owners[b][0]].scope]
+    pairs = [(a, b, drafts[owners[a][0]], drafts[owners[b][0]]) for a, b in pairwise(places)]
+    # Two versions of one memory do not follow one another.
+    return [(a, b) for a, b, one, two in pairs if one.scope == two.scope and not (one.id and one.id == two.id)]
 
 
 def _changed(draft: MemCube, masked: Mapping[str, str], moves: Moves | None) -> MemCube:

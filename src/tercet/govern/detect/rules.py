@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 from tercet.govern.detect import checks
@@ -46,7 +47,7 @@ class Rule:
 def secret(match: re.Match[str]) -> tuple[int, int] | None:
     """The group `secret`, unless it is a stand-in such as `<password>`, `$PASSWORD` or `****`."""
     value = match["secret"]
-    if value[0] in "<{$%[" and value[-1] in ">}%])" or value[0] == "$" or set(value) <= set("*xX.•-"):
+    if (value[0] in "<{$%[" and value[-1] in ">}%])") or value[0] == "$" or set(value) <= set("*xX.•-"):
         return None
     return match.span("secret")
 
@@ -55,9 +56,7 @@ def random_looking(match: re.Match[str]) -> tuple[int, int] | None:
     """The match, if its last 16 characters mix capitals, small letters or digits as chance does and words do not."""
     tail = match[0][-16:]
     mixed = sum(any(test(c) for c in tail) for test in (str.isupper, str.islower, str.isdigit))
-    changes = sum(
-        a.isdigit() != b.isdigit() or a.isupper() != b.isupper() for a, b in zip(tail, tail[1:], strict=False)
-    )
+    changes = sum(a.isdigit() != b.isdigit() or a.isupper() != b.isupper() for a, b in pairwise(tail))
     return match.span() if mixed >= 2 and changes >= 4 else None
 
 
@@ -155,7 +154,7 @@ _DATABASES = (
     "postgres|postgresql|mysql|mariadb|mongodb|redis|rediss|amqp|amqps|mssql|clickhouse|snowflake|kafka|smtp|smtps|"
     "oracle|cockroachdb|cassandra|neo4j|bolt|nats|mqtt|jdbc"
 )
-_PASSWORD = r"""(?P<secret>(?:\$\{[^}\s]*\}|<[^>\s]*>|\{[^}\s]*\}|[^\s/"'<>\[\]\\]){3,}|\$\w+)@(?=[\w\[{<])"""
+_BEFORE_HOST = r"""(?P<secret>(?:\$\{[^}\s]*\}|<[^>\s]*>|\{[^}\s]*\}|[^\s/"'<>\[\]\\]){3,}|\$\w+)@(?=[\w\[{<])"""
 _CONNECTION_WORDS = (
     r"(?:server|data source|host|user id|uid|dbname|database|databasename|driver|user)\s*=|jdbc:|initial catalog"
 )
@@ -163,24 +162,64 @@ _CONNECTION_WORDS = (
 RULES: Sequence[Rule] = (
     Rule("private_key", "pem", ("PRIVATE KEY",), re.compile(f"{_HEAD}{_BODY}{{16,}}(?:{_FOOT})?")),
     Rule("private_key", "pem, its end", ("PRIVATE KEY",), re.compile(rf"(?<![\w+/=])[A-Za-z0-9+/=\s]{{24,}}{_FOOT}")),
-    Rule("connection", "url", ("://",), re.compile(rf"(?i)\b(?:{_DATABASES})(?:\+[a-z0-9]+)?://[^\s/@:'\"<>]*:{_PASSWORD}"),
-         secret),
-    Rule("url_password", "url", ("://",), re.compile(rf"(?i)\b[a-z][a-z0-9+.\-]*://[^\s/@:'\"<>]+:{_PASSWORD}"), secret),
-    Rule("connection", "words", ("assword=", "ASSWORD=", "assword =", "wd=", "WD=", "wd ="),
-         re.compile(r"""(?i)(?<![a-z])(?:password|pwd)\s?=\s?(?P<secret>[^\s;&'"\[\]]{3,})"""),
-         near(_CONNECTION_WORDS, secret, after=60)),
-    Rule("connection", "azure", ("Key=",), re.compile(r"(?:Account|SharedAccess)Key=(?P<secret>[A-Za-z0-9+/]{40,}={0,2})"),
-         secret),
+    Rule(
+        "connection",
+        "url",
+        ("://",),
+        re.compile(rf"(?i)\b(?:{_DATABASES})(?:\+[a-z0-9]+)?://[^\s/@:'\"<>]*:{_BEFORE_HOST}"),
+        secret,
+    ),
+    Rule(
+        "url_password",
+        "url",
+        ("://",),
+        re.compile(rf"(?i)\b[a-z][a-z0-9+.\-]*://[^\s/@:'\"<>]+:{_BEFORE_HOST}"),
+        secret,
+    ),
+    Rule(
+        "connection",
+        "words",
+        ("assword=", "ASSWORD=", "assword =", "wd=", "WD=", "wd ="),
+        re.compile(r"""(?i)(?<![a-z])(?:password|pwd)\s?=\s?(?P<secret>[^\s;&'"\[\]]{3,})"""),
+        near(_CONNECTION_WORDS, secret, after=60),
+    ),
+    Rule(
+        "connection",
+        "azure",
+        ("Key=",),
+        re.compile(r"(?:Account|SharedAccess)Key=(?P<secret>[A-Za-z0-9+/]{40,}={0,2})"),
+        secret,
+    ),
     key("openai", r"sk-(?:proj-|svcacct-|admin-|None-)?[A-Za-z0-9_-]{32,}", "sk-"),
     key("anthropic", r"sk-ant-[a-z0-9]+-[A-Za-z0-9_-]{32,}", "sk-ant-"),
     key("aws", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}", "AKIA", "ASIA", "ABIA", "ACCA", check=None),
-    Rule("api_key", "aws secret", ("ecret", "ECRET"),
-         re.compile(r"(?i:secret[ _]?access[ _]?key)\W{1,6}(?:is\W{1,3})?(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"),
-         secret),
-    Rule("api_key", "azure", ("==",), re.compile(r"(?<![A-Za-z0-9+/-])[A-Za-z0-9+/]{86}=="), near("azure|storage|account")),
+    Rule(
+        "api_key",
+        "aws secret",
+        ("ecret", "ECRET"),
+        re.compile(
+            r"(?i:secret[ _]?access[ _]?key)\W{1,6}(?:is\W{1,3})?(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
+        ),
+        secret,
+    ),
+    Rule(
+        "api_key",
+        "azure",
+        ("==",),
+        re.compile(r"(?<![A-Za-z0-9+/-])[A-Za-z0-9+/]{86}=="),
+        near("azure|storage|account"),
+    ),
     key("google", r"AIza[A-Za-z0-9_-]{35}|GOCSPX-[A-Za-z0-9_-]{28}", "AIza", "GOCSPX-"),
-    key("github", r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,}",
-        "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+    key(
+        "github",
+        r"gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{60,}",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "github_pat_",
+    ),
     key("gitlab", r"gl(?:pat|ptt|dt|rt)-[A-Za-z0-9_-]{20,}", "glpat-", "glptt-", "gldt-", "glrt-", check=None),
     key("slack", r"xox[abeoprs]-(?:\d+-)*[A-Za-z0-9-]{16,}|xapp-\d-[A-Za-z0-9-]{20,}", "xox", "xapp-"),
     key("stripe", r"[sr]k_(?:live|test)_[A-Za-z0-9]{20,}|whsec_[A-Za-z0-9+/=]{24,}", "_live_", "_test_", "whsec_"),
@@ -192,18 +231,51 @@ RULES: Sequence[Rule] = (
     key("pypi", r"pypi-AgE[A-Za-z0-9_-]{50,}", "pypi-AgE"),
     key("digitalocean", r"do[opr]_v1_[0-9a-f]{64}", "_v1_", check=None),
     key("telegram", r"\d{8,10}:AA[A-Za-z0-9_-]{32,34}", ":AA"),
-    key("discord", r"[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
-        "MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT"),
+    key(
+        "discord",
+        r"[MNO][A-Za-z0-9_-]{23,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
+        "MT",
+        "Mj",
+        "Mz",
+        "ND",
+        "NT",
+        "Nj",
+        "Nz",
+        "OD",
+        "OT",
+    ),
     key("shopify", r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}", "shpat_", "shpca_", "shppa_", "shpss_", check=None),
     key("databricks", r"dapi[0-9a-f]{32}(?:-\d)?", "dapi", check=None),
-    Rule("jwt", "jwt", ("eyJ",),
-         re.compile(rf"{_PLAIN}eyJ[A-Za-z0-9_-]{{8,}}\.eyJ[A-Za-z0-9_-]{{8,}}\.[A-Za-z0-9_-]{{16,}}")),
-    Rule("email", "address", ("@", "%40"),
-         re.compile(r"(?<![\w.+%@])(?P<local>\w(?:[\w.+%'\-]*[\w+%\-])?)(?:@|%40)(?:[\w\-]+\.)+(?:xn--[\w\-]+|[^\W\d_]{2,})(?![\w@])"),
-         email),
-    Rule("iban", "iban", re.compile(r"[A-Za-z]{2}\d\d[ \-]?[A-Za-z0-9]{4}"), re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d"), iban),
-    Rule("card", "card", re.compile(r"\d(?:[ .\-]?\d){13}"), re.compile(r"(?<![\w.\-])\d(?:[ .\-]?\d){13,18}(?![\w]|[.\-]\d)"),
-         card),
+    Rule(
+        "jwt",
+        "jwt",
+        ("eyJ",),
+        re.compile(rf"{_PLAIN}eyJ[A-Za-z0-9_-]{{8,}}\.eyJ[A-Za-z0-9_-]{{8,}}\.[A-Za-z0-9_-]{{16,}}"),
+    ),
+    Rule(
+        "email",
+        "address",
+        ("@", "%40"),
+        re.compile(
+            r"(?<![\w.+%@])(?P<local>\w(?:[\w.+%'\-]*[\w+%\-])?)(?:@|%40)(?:[\w\-]+\.)+(?:xn--[\w\-]+"
+            r"|[^\W\d_]{2,})(?![\w@])"
+        ),
+        email,
+    ),
+    Rule(
+        "iban",
+        "iban",
+        re.compile(r"[A-Za-z]{2}\d\d[ \-]?[A-Za-z0-9]{4}"),
+        re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d"),
+        iban,
+    ),
+    Rule(
+        "card",
+        "card",
+        re.compile(r"\d(?:[ .\-]?\d){13}"),
+        re.compile(r"(?<![\w.\-])\d(?:[ .\-]?\d){13,18}(?![\w]|[.\-]\d)"),
+        card,
+    ),
     number("us", r"\d{3}-\d\d-\d{4}", checks.us_ssn),
     number("gb", r"[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d\d ?\d\d ?\d\d ?[A-D]", checks.gb_nino),
     number("de", r"\d\d ?\d{3} ?\d{3} ?\d{3}", checks.de_idnr, r"steuer|idnr|identifikation|\btax\b|\btin\b"),
@@ -215,9 +287,15 @@ RULES: Sequence[Rule] = (
     number("in", r"\d{4} ?\d{4} ?\d{4}", checks.in_aadhaar, r"aadha|uidai"),
     number("jp", r"\d{4}[ \-]?\d{4}[ \-]?\d{4}", checks.jp_number, r"my[ _]?number|マイナンバ|個人番号"),
     number("pl", r"\d{11}", checks.pl_pesel, "pesel"),
-    Rule("phone", "number", re.compile(r"\d(?:[ ()./\-]{0,2}\d){7}"),
-         re.compile(
-             r"(?<![\w.,/#\-+])(?:\+\d{1,3}(?:[ .\-/]?\(?\d{1,5}\)?){2,5}|(?:1[ .\-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.\-])\d{3}[.\-]\d{4}"
-             r"|0\d{2,4}[ /\-]\d{3,4}(?:[ \-]?\d{3,4}){1,2}|0\d(?:[ .]\d\d){4})(?![\w]|[.,\-/]\d)"
-         ), phone),
-)  # fmt: skip
+    Rule(
+        "phone",
+        "number",
+        re.compile(r"\d(?:[ ()./\-]{0,2}\d){7}"),
+        re.compile(
+            r"(?<![\w.,/#\-+])(?:\+\d{1,3}(?:[ .\-/]?\(?\d{1,5}\)?){2,5}|(?:1[ .\-])?(?:\([2-9]\d\d\) ?"
+            r"|[2-9]\d\d[.\-])\d{3}[.\-]\d{4}"
+            r"|0\d{2,4}[ /\-]\d{3,4}(?:[ \-]?\d{3,4}){1,2}|0\d(?:[ .]\d\d){4})(?![\w]|[.,\-/]\d)"
+        ),
+        phone,
+    ),
+)

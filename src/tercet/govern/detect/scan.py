@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from tercet.govern.detect.fold import Folded, fold
-from tercet.govern.detect.rules import RULES, Rule
+from tercet.govern.detect.rules import KINDS, RULES, Rule
 
 SEAM = 400
 """Characters on each side of a seam between two messages in which a secret that was split over both is looked for."""
+LONG = 12
+"""No credential is written without a word of so many characters: `password=a1b`."""
+_NUMBER_OR_AT = re.compile(r"[\d@＠]")
 _JOINING = frozenset("_-+/=.:@%")
 _OPEN_KEY = re.compile(r"(?!.*-----END )-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY", re.DOTALL)
 _KEY_LINES = re.compile(r"[A-Za-z0-9+/=\s]{24,}(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----)?")
@@ -40,21 +43,34 @@ def scan(
     `seams` names pairs of texts that follow one another: a secret may begin in the first and end in the second.
     """
     rules = [rule for rule in RULES if rule.kind in kinds]
-    if not rules or not texts:
+    groups = {KINDS[kind] for kind in kinds}
+    chosen = [place for place, text in enumerate(texts) if _worth(text, groups)]
+    if not rules:
         return {}
-    folded = [fold(text) for text in texts]
+    found = {chosen[n]: some for n, some in _search([fold(texts[place]) for place in chosen], rules).items()}
+    if joined := [pair for pair in seams if _joins(texts[pair[0]], texts[pair[1]], groups)]:
+        _across(joined, texts, rules, found)
+    if any(one.kind == "private_key" for some in found.values() for one in some):
+        _follow_keys(texts, seams, found)
+    return found
+
+
+def _worth(text: str, groups: Collection[str]) -> bool:
+    """Whether a text can hold anything: most of what people say has neither a long word nor a number in it."""
+    if "credentials" in groups and max(map(len, text.split()), default=0) >= LONG:
+        return True
+    return "personal" in groups and _NUMBER_OR_AT.search(text) is not None
+
+
+def _search(folded: Sequence[Folded], rules: Sequence[Rule]) -> dict[int, list[Found]]:
+    """What the rules find, by place. The texts are joined to look for what each rule needs in all of them at once."""
     joined = "\0".join(one.text for one in folded)
     starts = list(accumulate((len(one.text) + 1 for one in folded), initial=0))[:-1]
     due: dict[int, list[Rule]] = {}
-    for rule in rules:
+    for rule in rules if folded else ():
         for place in _where(rule, joined, starts):
             due.setdefault(place, []).append(rule)
-    found = {place: some for place, wanted in due.items() if (some := _find(folded[place], wanted))}
-    for pair in seams:
-        _across(pair, folded, rules, found)
-    if "private_key" in kinds and "PRIVATE KEY" in joined:
-        _follow_keys(texts, folded, seams, found)
-    return found
+    return {place: some for place, wanted in due.items() if (some := _find(folded[place], wanted))}
 
 
 def _where(rule: Rule, joined: str, starts: Sequence[int]) -> Iterator[int]:
@@ -91,44 +107,37 @@ def _find(folded: Folded, rules: Sequence[Rule]) -> list[Found]:
 
 
 def _across(
-    pair: tuple[int, int], folded: Sequence[Folded], rules: Sequence[Rule], found: dict[int, list[Found]]
+    pairs: Sequence[tuple[int, int]], texts: Sequence[str], rules: Sequence[Rule], found: dict[int, list[Found]]
 ) -> None:
-    """Look at the seam of two texts that follow one another."""
-    first, second = folded[pair[0]], folded[pair[1]]
-    if not (_joins(first.text[-1:]) and _joins(second.text[:1])):
-        return
-    tail, head = first.text[-SEAM:], second.text[:SEAM]
-    whole, cut, skipped = tail + head, len(tail), len(first.text) - len(tail)
-    near = [rule for rule in rules if _wanted(rule, whole)]
-    for one in _find(Folded(whole), near):
-        if not one.start < cut < one.end:
-            continue
-        parts = [
-            (pair[0], first.span(skipped + one.start, skipped + cut)),
-            (pair[1], second.span(0, one.end - cut)),
-        ]
-        # One that is whole on its own side does not reach over.
-        if any(held.start < end and start < held.end for n, (start, end) in parts for held in found.get(n, ())):
-            continue
-        for n, (start, end) in parts:
-            found[n] = sorted(
-                [*found.get(n, ()), Found(one.kind, one.of, start, end, one.value)], key=lambda f: f.start
-            )
+    """Look at the seams of texts that follow one another."""
+    sides = [(fold(texts[a][-SEAM:]), fold(texts[b][:SEAM])) for a, b in pairs]
+    for n, some in _search([Folded(tail.text + head.text) for tail, head in sides], rules).items():
+        (a, b), (tail, head) = pairs[n], sides[n]
+        cut, skipped = len(tail.text), max(len(texts[a]) - SEAM, 0)
+        for one in some:
+            if not one.start < cut < one.end:
+                continue
+            start, end = tail.span(one.start, cut)
+            parts = [(a, skipped + start, skipped + end), (b, *head.span(0, one.end - cut))]
+            # One that is whole on its own side does not reach over.
+            if any(held.start < end and start < held.end for side, start, end in parts for held in found.get(side, ())):
+                continue
+            for side, start, end in parts:
+                more = Found(one.kind, one.of, start, end, one.value)
+                found[side] = sorted([*found.get(side, ()), more], key=lambda each: each.start)
 
 
-def _joins(character: str) -> bool:
-    return character.isalnum() or character in _JOINING
-
-
-def _wanted(rule: Rule, text: str) -> bool:
-    if isinstance(rule.needs, re.Pattern):
-        return rule.needs.search(text) is not None
-    return any(need in text for need in rule.needs)
+def _joins(first: str, second: str, groups: Collection[str]) -> bool:
+    """Whether what ends the first text and begins the second could be one thing."""
+    last, next_ = first[-1:], second[:1]
+    if not ((last.isalnum() or last in _JOINING) and (next_.isalnum() or next_ in _JOINING)):
+        return False
+    ends = first[-SEAM:].rsplit(None, 1)[-1:] + second[:SEAM].split(None, 1)[:1]
+    return sum(map(len, ends)) >= LONG or ("personal" in groups and any(c.isdigit() for word in ends for c in word))
 
 
 def _follow_keys(
     texts: Sequence[str],
-    folded: Sequence[Folded],
     seams: Collection[tuple[int, int]],
     found: dict[int, list[Found]],
 ) -> None:
@@ -141,8 +150,9 @@ def _follow_keys(
             continue
         if second in found and found[second][0].kind == "private_key" and found[second][0].start == 0:
             continue
-        if match := _KEY_LINES.match(folded[second].text):
-            span = folded[second].span(*match.span())
+        following = fold(texts[second])
+        if match := _KEY_LINES.match(following.text):
+            span = following.span(*match.span())
             more = Found("private_key", "pem, its middle", *span, match[0])
             if "-----END" in match[0]:
                 more = Found("private_key", "pem, its end", *span, match[0])
