@@ -31,10 +31,12 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
+    from tercet.govern.injections import Injected, Injection
     from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
     from tercet.text.read.message import Message
+    from tercet.text.recall.context import Context
     from tercet.text.recall.hits import Hit, Hits
     from tercet.vault.erase import Receipt
     from tercet.vault.reader import Page
@@ -44,6 +46,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "tercet.aio": ("AsyncTercet",),
     "tercet.kernel": ("Tercet",),
+    "tercet.govern.injections": ("Injected", "Injection"),
+    "tercet.text.recall.context": ("Context",),
     "tercet.scoped": ("ScopedMemory",),
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
@@ -72,11 +76,14 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AsyncTercet",
     "Caller",
+    "Context",
     "EmbeddingFailed",
     "Held",
     "Hit",
     "Hits",
     "IllegalTransition",
+    "Injected",
+    "Injection",
     "InvalidRequest",
     "MemCube",
     "Message",

@@ -14,6 +14,7 @@ from tercet.errors import InvalidRequest
 from tercet.govern import injections, quarantine
 from tercet.govern.access import Right
 from tercet.govern.injections import Injection
+from tercet.govern.intake import ECHO
 from tercet.scope import Caller, Scope
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
@@ -93,7 +94,7 @@ class ScopedMemory:
         )
         kept = self._put(made, wait_for)
         if not kept:
-            raise InvalidRequest("This only repeats what `context` gave; nothing was kept.")
+            raise InvalidRequest(ECHO)
         return kept[0]
 
     def remember_many(

@@ -7,9 +7,12 @@ from dataclasses import replace
 from functools import cache
 
 from tercet.cube import Kind, MemCube, Text, Trust
+from tercet.errors import InvalidRequest
 from tercet.govern.quarantine import screened
 from tercet.govern.redact import Policy, Redactor, read_policy
 from tercet.text.recall import frame
+
+ECHO = "This only repeats what `context` gave; nothing was kept."
 
 
 class Intake:
@@ -39,8 +42,14 @@ class Intake:
         return [screened(cube, foreign=foreign) for cube in Redactor(self.policy, cache(secret)).redact(kept)]
 
     def revise(self, draft: MemCube, secret: Callable[[], bytes]) -> MemCube:
-        """The next version of a cube, redacted, and screened at the trust it has: a release may have raised that."""
-        [draft] = Redactor(self.policy, cache(secret)).redact([draft])
+        """The next version of a cube, redacted, and screened at the trust it has: a release may have raised that.
+
+        Raises InvalidRequest if it only repeats what Tercet said, and Refused as `admit` does.
+        """
+        own = without_ours(draft)
+        if own is None:
+            raise InvalidRequest(ECHO)
+        [draft] = Redactor(self.policy, cache(secret)).redact([own])
         return screened(draft, foreign=True) if draft.governance.trust is Trust.UNTRUSTED else draft
 
 

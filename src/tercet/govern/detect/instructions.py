@@ -367,8 +367,9 @@ WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
             "secrets variables data user users http https webhook endpoint query bucket tool context see read find",
             "tool": "tool shell terminal command browser installer asking before report sh rm disable next step "
             "automatically backdoor",
-            "persona": "you pretend act role roleplay simulate assume become enter switch imagine anything jailbreak "
-            "unfiltered unrestricted without root your",
+            "persona": "you ai assistant model system bot agent user guidelines"
+            " pretend act role roleplay simulate assume become enter switch imagine anything jailbreak "
+            "unfiltered unrestricted without root your its whose",
             "conceal": "do don not never without hide keep must silently quietly background deny exist special summary "
             "answer reply carry act follow",
             "authority": "developer creator creators openai anthropic google microsoft administrator platform priority "
@@ -380,7 +381,12 @@ WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """Style -> words of which each of its signs needs one; `MARKS`: characters that do as well."""
 MARKS: Mapping[str, Sequence[str]] = MappingProxyType(
-    {"template": ("<", "[", "`", "to="), "exfiltrate": ("![",), "tool": ("(",), "hidden": ("<", "[", "{", "/*", "#")}
+    {
+        "template": ("<", "[", "`", "to="),
+        "exfiltrate": ("![",),
+        "tool": ("(",),
+        "hidden": ("<", "[", "{", "/*", "#", "alt="),
+    }
 )
 
 _WORD = re.compile(r"[a-z0-9]+")

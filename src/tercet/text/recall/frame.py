@@ -14,11 +14,11 @@ _MARK = re.compile(r"\[(?=\s*/?\s*tercet memory\b)", re.IGNORECASE)
 # end goes as far as the lines look like ours.
 _LINE = r"[ \t>*]*"
 _BLOCK = re.compile(
-    rf"^{_LINE}\[tercet memory\b[^\]\n]*\]"
+    rf"(?:(?m:^){_LINE})?\[tercet memory\b[^\]\n]*\]"
     rf"(?:(?:(?!\[tercet memory\b).)*?\[/tercet memory\]"
-    rf"|(?:\n{_LINE}(?:[A-Z][a-z]+day, \d\d [A-Z][a-z]+ \d{{4}}:|- .*|  .*))*)"
-    r"[ \t]*\n?",
-    re.IGNORECASE | re.DOTALL | re.MULTILINE,
+    rf"|(?:\n{_LINE}(?:[A-Z][a-z]+day, \d\d [A-Z][a-z]+ \d{{4}}:|- [^\n]*))*)"
+    r"(?:[ \t]*\n)?",
+    re.IGNORECASE | re.DOTALL,
 )
 
 
@@ -34,6 +34,7 @@ def inside(text: str) -> str:
 
 def without(text: str) -> str:
     """The text without what Tercet itself put into it; the very same text if there is nothing of ours."""
-    if "tercet memory" not in text and "tercet memory" not in text.lower():
+    if "tercet memory" not in text.lower():
         return text
-    return _BLOCK.sub("", text).strip()
+    rest = _BLOCK.sub("", text)
+    return text if rest == text else rest.strip()
