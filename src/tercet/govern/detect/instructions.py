@@ -36,7 +36,7 @@ def sign(weight: float, pattern: str) -> Sign:
 
 
 _MODEL = (
-    r"(?:\bai\b|\bllms?\b|\b(?:large )?language models?\b|\bchat ?bots?\b|\bcopilot\b|\bvirtual assistants?\b"
+    r"(?:\bai\b(?![.\-_])|\bllms?\b|\b(?:large )?language models?\b|\bchat ?bots?\b|\bcopilot\b|\bvirtual assistants?\b"
     r"|\bai (?:agents?|assistants?|models?|systems?|reviewers?)\b|\bbots\b|\bassistants? reading\b)"
 )
 _HELPER = r"(?:\b(?:the |you, the )?(?:assistants?|agents?|models?|bot)\b(?! coach| manager| professor| editor))"
@@ -45,6 +45,7 @@ _USER = (
     r"(?! (?:base|guide|manual|interface|name|account|group|id|list|role|story)))"
 )
 _MUST = r"(?:must|should|shall|has to|have to|needs? to|is to|are to|will|can no longer|never|always)"
+_OUGHT = r"(?:must|should|shall|has to|have to|needs? to|is to|are to)"
 _REPLY = (
     r"(?:answer|respond|reply|recommend|suggest|repeat|prefer|cite|mention|say|tell|treat|include|add a|assume"
     r"|call the"
@@ -118,9 +119,10 @@ SIGNS: Mapping[str, Sequence[Sign]] = MappingProxyType(
         ],
         "model": [
             sign(0.5, _MODEL),
+            sign(-1.0, r"\bas an ai\b[^.!?]{0,40}\bi\b|\bi(?: am|'m) (?:just |only )?an ai\b"),  # it speaks of itself
             sign(
                 0.6,
-                rf"{_MODEL}[^.!?]{{0,60}}\b(?:{_MUST}|asked to|instructed to|required to|requested to"
+                rf"{_MODEL}[^.!?]{{0,60}}\b(?:{_OUGHT}|asked to|instructed to|required to|requested to"
                 rf"|please|reading this|summari[sz]es)\b",
             ),
             sign(
@@ -219,7 +221,7 @@ SIGNS: Mapping[str, Sequence[Sign]] = MappingProxyType(
                 rf"|print|output|disclose|list|share|tell me)\b[^.!?]{{0,50}}\b{_SECRETS}",
             ),
             sign(
-                0.5,
+                0.4,
                 r"https?://|\bwebhook\b|\bendpoint\b|\bquery string\b|\bquery parameter\b|!\[[^\]]*\]\("
                 r"|\bbucket\b|\b(?:http|fetch|mail|web) tool\b",
             ),
@@ -255,17 +257,14 @@ SIGNS: Mapping[str, Sequence[Sign]] = MappingProxyType(
             sign(
                 1.0,
                 r"\b(?:do anything now|unfiltered (?:model|ai)|without (?:any )?(?:restrictions?"
-                r"|filters?)|jailbreak|unrestricted (?:model|ai)|root shell)\b",
+                r"|filters?)(?!,? (?:including|on|to|of))|jailbreak|unrestricted (?:model|ai)|root shell)\b",
             ),
             sign(
-                0.5,
-                r"\b(?:pretend (?:to be|that)|act as|role-?play as|simulate|assume the role|become|enter"
-                r"|switch to|imagine that you|your new identity|you are (?:no longer|now|a))\b",
-            ),
-            sign(
-                0.5,
-                r"\b(?:(?:your|its|whose) (?:guidelines|rules|policies|restrictions)|developer mode"
-                r"|jailbreak|an? (?:ai|assistant|model|system|bot|agent)|the user's)\b",
+                1.0,
+                r"\b(?:pretend (?:to be|that)|act as|role-?play as|simulate|assume the role|imagine that you"
+                r"|your new identity|you are no longer|enter|switch to|become)\b[^.!?]{0,40}\b(?:ai\b|assistant|model"
+                r"|bot\b|agent|(?:your|its|whose) (?:guidelines|rules|polic|restrictions)|restrictions|developer mode"
+                r"|the user's|you have been freed)",
             ),
         ],
         "conceal": [
@@ -290,9 +289,9 @@ SIGNS: Mapping[str, Sequence[Sign]] = MappingProxyType(
         "authority": [
             sign(
                 0.6,
-                r"\b(?:this is your developer|your creators?|(?:openai|anthropic|google"
-                r"|microsoft)(?: safety)?(?: team|:)|notice from (?:openai|anthropic)"
-                r"|administrator of this (?:assistant|system)|platform owner|highest priority)\b",
+                r"\b(?:this is your developer|your creators?|(?:openai|anthropic|google|microsoft)(?: safety)? team"
+                r"|notice from (?:openai|anthropic|google|microsoft)|administrator of this (?:assistant|system)"
+                r"|platform owner|highest priority)\b",
             ),
             sign(
                 0.5,
@@ -304,7 +303,9 @@ SIGNS: Mapping[str, Sequence[Sign]] = MappingProxyType(
         "hidden": [
             sign(
                 0.6,
-                r"<!--|display: ?none|font-size: ?0|<\w+ hidden\b|\bwhite text\b|\[//\]: #|\balt=|<meta\b"
+                r"<!--|display: ?none|font-size: ?0|<\w+ hidden\b|\bwhite text\b|\[//\]: #|"
+                r"\balt=[\"'][^\"']*\b(?:ai|you|assistants?|models?)\b|"
+                r"<meta\b"
                 r"|\{#|^/\*|^# note to",
             ),
             sign(1.0, r"\bgive a positive review only\b|\bdo not highlight any negatives\b"),
