@@ -123,8 +123,10 @@ class TestPlaces:
         assert redactor().redact([draft])[0] is draft
 
     def test_documents_and_where_their_passages_stand(self, tmp_path: Path) -> None:
-        path = tmp_path / "notes.md"
-        path.write_text(f"# One\n\nThe key is {KEY}.\n\n# Two\n\n" + "Words. " * 400 + "\n\n# Three\n\nThe end.\n")
+        path, short = tmp_path / "notes.md", " ".join("redis://:" + f"pw{n}@h" for n in range(9))  # a mask is longer
+        path.write_text(
+            f"# One\n\nThe key is {KEY}; {short}.\n\n# Two\n\n" + "Words. " * 400 + "\n\n# Three\n\nThe end.\n"
+        )
         with opened(tmp_path / "v") as t:
             cubes = t.scope().remember_document(path)
             spans = [cube.descriptive.origin.span for cube in cubes]
