@@ -26,7 +26,7 @@ from tests.govern.cases import poison_cases, redaction_cases
 
 from tercet import Message, Tercet
 from tercet.govern.detect.instructions import instructs
-from tercet.govern.detect.rules import KINDS
+from tercet.govern.detect.kinds import KINDS
 from tercet.govern.detect.scan import scan
 
 ROWS = ("labelled", "locomo", "quarantine", "contexts", "cost")

@@ -249,6 +249,24 @@ class TestSplit:
         assert found[2].endswith("]\nBye.")
 
 
+HOSTILE = {
+    "placeholders": "postgres://u:" + "${a}" * 50_000,
+    "dashes": "a-" * 50_000 + "@",
+    "words before a foot": "PRIV" + "ATE KEY " + "lorem " * 20_000,
+    "dots before a scheme": "a." * 50_000 + "://",
+    "headers": ("-----BEGIN PRIV" + "ATE KEY-----abc: \n") * 5_000,
+    "addresses": "a@b.co " * 20_000,
+    "tokens": "xoxb-" + "1-" * 50_000 + "_",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_is_read_in_time_that_grows_as_it_does(name: str) -> None:
+    """Each of these made some pattern try again and again: a pattern that does would not be done today."""
+    [cube] = redactor().redact([MemCube(Text(HOSTILE[name]))])
+    assert cube.text
+
+
 class TestDisguise:
     @pytest.mark.parametrize(
         "text",

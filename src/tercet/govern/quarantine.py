@@ -12,7 +12,6 @@ from types import MappingProxyType
 
 from tercet.cube import Kind, MemCube, Source, Trust
 from tercet.errors import InvalidRequest, Refused
-from tercet.govern.detect.instructions import instructs
 
 TIERS: Mapping[str, Trust] = MappingProxyType(
     {
@@ -43,8 +42,11 @@ def screened(cube: MemCube, *, foreign: bool = False) -> MemCube:
     What is `foreign` (an archive) keeps its trust, and is looked at whatever it says of its own origin.
     """
     trust = cube.governance.trust if foreign else tier(cube)
-    if (foreign or trust <= Trust.UNTRUSTED) and trust is not Trust.QUARANTINED and any(map(instructs, _words(cube))):
-        trust = Trust.QUARANTINED
+    if (foreign or trust <= Trust.UNTRUSTED) and trust is not Trust.QUARANTINED:
+        from tercet.govern.detect.instructions import instructs
+
+        if any(map(instructs, _words(cube))):
+            trust = Trust.QUARANTINED
     return with_trust(cube, trust)
 
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tercet.cube import Kind, MemCube, Scalar, Text
 from tercet.errors import InvalidRequest, Refused
-from tercet.govern.detect.rules import KINDS
-from tercet.govern.detect.scan import Found, scan
+from tercet.govern.detect.kinds import KINDS
+
+if TYPE_CHECKING:
+    from tercet.govern.detect.scan import Found
 
 Action = Literal["allow", "mask", "refuse"]
 Policy: TypeAlias = Mapping[str, Action]
@@ -70,6 +72,8 @@ class Redactor:
         Refused
             If one of them holds what the policy refuses; it says of which kind, never what.
         """
+        from tercet.govern.detect.scan import scan
+
         active = {kind for kind, action in self.policy.items() if action != "allow"}
         texts, owners = list[str](), list[tuple[int, str]]()
         for place, draft in enumerate(drafts):

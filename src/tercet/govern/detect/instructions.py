@@ -16,6 +16,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 from tercet.govern.detect.fold import fold
+from tercet.govern.detect.rules import compiled
 
 ENOUGH = 1.0
 AT_ONCE, OVERLAP = 600, 200
@@ -27,12 +28,16 @@ class Sign:
     """A pattern and how much it says by itself."""
 
     weight: float
-    pattern: re.Pattern[str]
+    pattern: str
+
+    def stands_in(self, reading: str) -> bool:
+        """Whether a text in small letters, with single spaces, has it."""
+        return compiled(self.pattern).search(reading) is not None
 
 
 def sign(weight: float, pattern: str) -> Sign:
-    """A row; patterns are read in small letters, with single spaces."""
-    return Sign(weight, re.compile(pattern))
+    """A row of the table."""
+    return Sign(weight, pattern)
 
 
 _MODEL = (
@@ -322,27 +327,24 @@ SIGNS: Mapping[str, Sequence[Sign]] = MappingProxyType(
 )
 """Style -> signs."""
 
-OTHER_LANGUAGES: Sequence[re.Pattern[str]] = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"ignorier\w*\b[^.!?]{0,30}\b(?:anweisung|befehl|vorgabe|instruktion|regel)",
-        r"ignore\w*\b[^.!?]{0,30}\binstructions? (?:précédente|antérieure)",
-        r"ignor[ae]\w*\b[^.!?]{0,30}\b(?:instrucciones|istruzioni|instruções)",
-        r"(?:忽略|无视|忽視)[^。！]{0,12}(?:指令|指示|提示|说明|规则)",
-        r"(?:指示|命令|指令)[^。！]{0,8}(?:無視|忘れ)",
-        r"(?:игнорируй|забудь|проигнорируй)\w*[^.!?]{0,30}(?:инструкци|указани|команд)",
-        r"(?:zignoruj|ignoruj|pomiń)\w*\b[^.!?]{0,30}\b(?:poleceni|instrukcj)",
-        r"(?:지시|명령|지침)[^.!?]{0,8}무시",
-        r"(?:निर्देश)[^.!?।]{0,12}(?:अनदेखा|नज़रअंदाज)",
-        r"(?:تجاهل)[^.!?]{0,20}(?:التعليمات|الأوامر)",
-        r"\bab jetzt\b[^.!?]{0,40}\b(?:jeder antwort|empfehl|musst du|antworte)",
-        r"\bà partir de maintenant\b[^.!?]{0,40}\b(?:recommande|réponds|dis)",
-        r"\ba partir de ahora\b[^.!?]{0,30}\b(?:responde|recomienda|di)\b",
-        (
-            r"\bno le digas al usuario\b|\bsag(?:e|) dem (?:nutzer|benutzer|anwender)\b"
-            r"|\bne (?:le )?dis pas à l'utilisateur"
-        ),
-    )
+OTHER_LANGUAGES: Sequence[str] = (
+    r"ignorier\w*\b[^.!?]{0,30}\b(?:anweisung|befehl|vorgabe|instruktion|regel)",
+    r"ignore\w*\b[^.!?]{0,30}\binstructions? (?:précédente|antérieure)",
+    r"ignor[ae]\w*\b[^.!?]{0,30}\b(?:instrucciones|istruzioni|instruções)",
+    r"(?:忽略|无视|忽視)[^。！]{0,12}(?:指令|指示|提示|说明|规则)",
+    r"(?:指示|命令|指令)[^。！]{0,8}(?:無視|忘れ)",
+    r"(?:игнорируй|забудь|проигнорируй)\w*[^.!?]{0,30}(?:инструкци|указани|команд)",
+    r"(?:zignoruj|ignoruj|pomiń)\w*\b[^.!?]{0,30}\b(?:poleceni|instrukcj)",
+    r"(?:지시|명령|지침)[^.!?]{0,8}무시",
+    r"(?:निर्देश)[^.!?।]{0,12}(?:अनदेखा|नज़रअंदाज)",
+    r"(?:تجاهل)[^.!?]{0,20}(?:التعليمات|الأوامر)",
+    r"\bab jetzt\b[^.!?]{0,40}\b(?:jeder antwort|empfehl|musst du|antworte)",
+    r"\bà partir de maintenant\b[^.!?]{0,40}\b(?:recommande|réponds|dis)",
+    r"\ba partir de ahora\b[^.!?]{0,30}\b(?:responde|recomienda|di)\b",
+    (
+        r"\bno le digas al usuario\b|\bsag(?:e|) dem (?:nutzer|benutzer|anwender)\b"
+        r"|\bne (?:le )?dis pas à l'utilisateur"
+    ),
 )
 
 WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -409,7 +411,7 @@ def weigh(text: str) -> float:
     """The largest weight among the readings of a text."""
     plain = unicodedata.normalize("NFKC", text).lower()
     foreign = any(word in plain for word in _LATIN_WORDS) or _OTHER_SCRIPTS.search(plain) is not None
-    if foreign and any(pattern.search(plain) for pattern in OTHER_LANGUAGES):
+    if foreign and any(compiled(pattern).search(plain) for pattern in OTHER_LANGUAGES):
         return ENOUGH
     return max(sum(signs.values()) for signs in map(_signs, readings(text)))
 
@@ -426,7 +428,7 @@ def _signs(reading: str) -> dict[str, float]:
         # Most texts have no word that a style cannot do without, so that its patterns need not be tried.
         if words.isdisjoint(WORDS[style]) and not any(mark in reading for mark in MARKS.get(style, ())):
             continue
-        if weight := sum(one.weight for one in signs if one.pattern.search(reading)):
+        if weight := sum(one.weight for one in signs if one.stands_in(reading)):
             weights[style] = weight
     return weights
 

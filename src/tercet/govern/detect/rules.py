@@ -7,40 +7,40 @@ nothing. `check` sees the match and says which span of it is meant, or None.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
-from types import MappingProxyType
+from typing import NamedTuple
 
 from tercet.govern.detect import checks
 
 Check = Callable[[re.Match[str]], tuple[int, int] | None]
 
-KINDS: Mapping[str, str] = MappingProxyType(
-    {
-        "private_key": "credentials",
-        "connection": "credentials",
-        "url_password": "credentials",
-        "api_key": "credentials",
-        "jwt": "credentials",
-        "email": "personal",
-        "iban": "personal",
-        "card": "personal",
-        "national_id": "personal",
-        "phone": "personal",
-    }
-)
-"""Kind -> group."""
+
+@cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The pattern, compiled once."""
+    return re.compile(pattern)
+
+
+class Gate(NamedTuple):
+    """A cheap pattern, in the place of strings that a rule needs."""
+
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: a `kind`, what it is `of`, where to look (any of the strings, or a cheap pattern), and how."""
+    """One row: a `kind`, what it is `of`, where to look (any of the strings, or a cheap pattern), and how.
+
+    Patterns are compiled when they are first needed, which most are never.
+    """
 
     kind: str
     of: str
-    needs: Sequence[str] | re.Pattern[str]
-    pattern: re.Pattern[str]
+    needs: Sequence[str] | Gate
+    pattern: str
     check: Check | None = None
 
 
@@ -62,11 +62,10 @@ def random_looking(match: re.Match[str]) -> tuple[int, int] | None:
 
 def near(words: str, inner: Check | None = None, *, after: int = 12) -> Check:
     """A check that wants one of `words` (a pattern) up to 48 characters before the match or `after` behind it."""
-    wanted = re.compile(words, re.IGNORECASE)
 
     def check(match: re.Match[str]) -> tuple[int, int] | None:
         around = match.string[max(match.start() - 48, 0) : match.end() + after]
-        if wanted.search(around) is None:
+        if compiled(f"(?i){words}").search(around) is None:
             return None
         return match.span() if inner is None else inner(match)
 
@@ -80,6 +79,16 @@ def bare(valid: Callable[[str], bool]) -> Check:
         return match.span() if valid(re.sub(r"[ .\-]", "", match[0]).upper()) else None
 
     return check
+
+
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/= \n\r\t"
+
+
+def key_before(match: re.Match[str]) -> tuple[int, int] | None:
+    """The end of a private key with the lines that stand before it, whose beginning is elsewhere."""
+    before = match.string[max(match.start() - 20_000, 0) : match.start()]  # no key is longer
+    body = before[len(before.rstrip(_BASE64)) :].lstrip()
+    return (match.start() - len(body), match.end()) if len(body) >= 24 else None
 
 
 _GROUPS = {(4, 6, 5), (4, 6, 4)}
@@ -138,15 +147,15 @@ _PLAIN, _END = r"(?<![A-Za-z0-9_-])", r"(?![A-Za-z0-9_-])"
 
 def key(of: str, pattern: str, *needs: str, check: Check | None = random_looking) -> Rule:
     """A row for a service's keys, which begin with something of their own."""
-    return Rule("api_key", of, needs, re.compile(f"{_PLAIN}(?:{pattern}){_END}"), check)
+    return Rule("api_key", of, needs, f"{_PLAIN}(?:{pattern}){_END}", check)
 
 
 def number(of: str, pattern: str, valid: Callable[[str], bool], words: str | None = None) -> Rule:
     """A row for a country's number; `words` must stand near one that chance gives too easily."""
     check = bare(valid)
-    needs = re.compile(words, re.IGNORECASE) if words else re.compile(r"\d\d[A-Za-z \-.]?\d")
-    bounded = rf"(?<![\w.\-])(?:{pattern})(?![\w]|[.\-]\w)"
-    return Rule("national_id", of, needs, re.compile(bounded, re.IGNORECASE), near(words, check) if words else check)
+    needs = Gate(f"(?i){words}" if words else r"\d\d[A-Za-z \-.]?\d")
+    bounded = rf"(?i)(?<![\w.\-])(?:{pattern})(?![\w]|[.\-]\w)"
+    return Rule("national_id", of, needs, bounded, near(words, check) if words else check)
 
 
 _HEAD = r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
@@ -156,40 +165,40 @@ _DATABASES = (
     "postgres|postgresql|mysql|mariadb|mongodb|redis|rediss|amqp|amqps|mssql|clickhouse|snowflake|kafka|smtp|smtps|"
     "oracle|cockroachdb|cassandra|neo4j|bolt|nats|mqtt|jdbc"
 )
-_BEFORE_HOST = r"""(?P<secret>(?:\$\{[^}\s]*\}|<[^>\s]*>|\{[^}\s]*\}|[^\s/"'<>\[\]\\]){3,}|\$\w+)@(?=[\w\[{<])"""
+_BEFORE_HOST = r"""(?P<secret>[^\s/"'\[\]\\]{3,256})@(?=[\w\[{<])"""
 _CONNECTION_WORDS = (
     r"(?:server|data source|host|user id|uid|dbname|database|databasename|driver|user)\s*=|jdbc:|initial catalog"
 )
 
 RULES: Sequence[Rule] = (
-    Rule("private_key", "pem", ("PRIVATE KEY",), re.compile(f"{_HEAD}{_BODY}{{16,}}(?:{_FOOT})?")),
-    Rule("private_key", "pem, its end", ("PRIVATE KEY",), re.compile(rf"(?<![\w+/=])[A-Za-z0-9+/=\s]{{24,}}{_FOOT}")),
+    Rule("private_key", "pem", ("PRIVATE KEY",), f"{_HEAD}{_BODY}{{16,}}(?:{_FOOT})?"),
+    Rule("private_key", "pem, its end", ("PRIVATE KEY",), _FOOT, key_before),
     Rule(
         "connection",
         "url",
         ("://",),
-        re.compile(rf"(?i)\b(?:{_DATABASES})(?:\+[a-z0-9]+)?://[^\s/@:'\"<>]*:{_BEFORE_HOST}"),
+        rf"(?i)\b(?:{_DATABASES})(?:\+[a-z0-9]+)?://[^\s/@:'\"<>]{{0,128}}:{_BEFORE_HOST}",
         secret,
     ),
     Rule(
         "url_password",
         "url",
         ("://",),
-        re.compile(rf"(?i)\b[a-z][a-z0-9+.\-]*://[^\s/@:'\"<>]+:{_BEFORE_HOST}"),
+        rf"(?i)\b[a-z][a-z0-9+.\-]{{0,30}}://[^\s/@:'\"<>]{{1,128}}:{_BEFORE_HOST}",
         secret,
     ),
     Rule(
         "connection",
         "words",
         ("assword=", "ASSWORD=", "assword =", "wd=", "WD=", "wd ="),
-        re.compile(r"""(?i)(?<![a-z])(?:password|pwd)\s?=\s?(?P<secret>[^\s;&'"\[\]]{3,})"""),
+        (r"""(?i)(?<![a-z])(?:password|pwd)\s?=\s?(?P<secret>[^\s;&'"\[\]]{3,})"""),
         near(_CONNECTION_WORDS, secret, after=60),
     ),
     Rule(
         "connection",
         "azure",
         ("Key=",),
-        re.compile(r"(?:Account|SharedAccess)Key=(?P<secret>[A-Za-z0-9+/]{40,}={0,2})"),
+        r"(?:Account|SharedAccess)Key=(?P<secret>[A-Za-z0-9+/]{40,}={0,2})",
         secret,
     ),
     key("openai", r"sk-(?:proj-|svcacct-|admin-|None-)?[A-Za-z0-9_-]{32,}", "sk-"),
@@ -199,16 +208,14 @@ RULES: Sequence[Rule] = (
         "api_key",
         "aws secret",
         ("ecret", "ECRET"),
-        re.compile(
-            r"(?i:secret[ _]?access[ _]?key)\W{1,6}(?:is\W{1,3})?(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
-        ),
+        r"(?i:secret[ _]?access[ _]?key)\W{1,6}(?:is\W{1,3})?(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
         secret,
     ),
     Rule(
         "api_key",
         "azure",
         ("==",),
-        re.compile(r"(?<![A-Za-z0-9+/-])[A-Za-z0-9+/]{86}=="),
+        r"(?<![A-Za-z0-9+/-])[A-Za-z0-9+/]{86}==",
         near("azure|storage|account"),
     ),
     key("google", r"AIza[A-Za-z0-9_-]{35}|GOCSPX-[A-Za-z0-9_-]{28}", "AIza", "GOCSPX-"),
@@ -223,7 +230,7 @@ RULES: Sequence[Rule] = (
         "github_pat_",
     ),
     key("gitlab", r"gl(?:pat|ptt|dt|rt)-[A-Za-z0-9_-]{20,}", "glpat-", "glptt-", "gldt-", "glrt-", check=None),
-    key("slack", r"xox[abeoprs]-(?:\d+-)*[A-Za-z0-9-]{16,}|xapp-\d-[A-Za-z0-9-]{20,}", "xox", "xapp-"),
+    key("slack", r"xox[abeoprs]-(?:\d{1,16}-){0,4}[A-Za-z0-9-]{16,200}|xapp-\d-[A-Za-z0-9-]{20,}", "xox", "xapp-"),
     key("stripe", r"[sr]k_(?:live|test)_[A-Za-z0-9]{20,}|whsec_[A-Za-z0-9+/=]{24,}", "_live_", "_test_", "whsec_"),
     key("twilio", r"SK[0-9a-f]{32}", "SK", check=None),
     key("sendgrid", r"SG\.[A-Za-z0-9_-]{20,24}\.[A-Za-z0-9_-]{39,50}", "SG."),
@@ -252,30 +259,30 @@ RULES: Sequence[Rule] = (
         "jwt",
         "jwt",
         ("eyJ",),
-        re.compile(rf"{_PLAIN}eyJ[A-Za-z0-9_-]{{8,}}\.eyJ[A-Za-z0-9_-]{{8,}}\.[A-Za-z0-9_-]{{16,}}"),
+        rf"{_PLAIN}eyJ[A-Za-z0-9_-]{{8,}}\.eyJ[A-Za-z0-9_-]{{8,}}\.[A-Za-z0-9_-]{{16,}}",
     ),
     Rule(
         "email",
         "address",
         ("@", "%40"),
-        re.compile(
-            r"(?<![\w.+%@])(?P<local>\w(?:[\w.+%'\-]*[\w+%\-])?)(?:@|%40)(?:[\w\-]+\.)+(?:xn--[\w\-]+"
-            r"|[^\W\d_]{2,})(?![\w@])"
+        (
+            r"(?<![\w.+%@])(?P<local>\w(?:[\w.+%'\-]{0,62}[\w+%\-])?)(?:@|%40)(?:[\w\-]{1,63}\.){1,8}(?:xn--[\w\-]{1,59}"
+            r"|[^\W\d_]{2,24})(?![\w@])"
         ),
         email,
     ),
     Rule(
         "iban",
         "iban",
-        re.compile(r"[A-Za-z]{2}\d\d[ \-]?[A-Za-z0-9]{4}"),
-        re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d"),
+        Gate(r"[A-Za-z]{2}\d\d[ \-]?[A-Za-z0-9]{4}"),
+        r"(?<![A-Za-z0-9])[A-Za-z]{2}\d\d",
         iban,
     ),
     Rule(
         "card",
         "card",
-        re.compile(r"\d(?:[ .\-]?\d){13}"),
-        re.compile(r"(?<![\w.\-])\d(?:[ .\-]?\d){13,18}(?![\w]|[.\-]\d)"),
+        Gate(r"\d(?:[ .\-]?\d){13}"),
+        r"(?<![\w.\-])\d(?:[ .\-]?\d){13,18}(?![\w]|[.\-]\d)",
         card,
     ),
     number("us", r"\d{3}-\d\d-\d{4}", checks.us_ssn),
@@ -292,8 +299,8 @@ RULES: Sequence[Rule] = (
     Rule(
         "phone",
         "number",
-        re.compile(r"\d(?:[ ()./\-]{0,2}\d){7}"),
-        re.compile(
+        Gate(r"\d(?:[ ()./\-]{0,2}\d){7}"),
+        (
             r"(?<![\w.,/#\-+])(?:\+\d{1,3}(?:[ .\-/]?\(?\d{1,5}\)?){2,5}|(?:1[ .\-])?(?:\([2-9]\d\d\) ?"
             r"|[2-9]\d\d[.\-])\d{3}[.\-]\d{4}"
             r"|0\d{2,4}[ /\-]\d{3,4}(?:[ \-]?\d{3,4}){1,2}|0\d(?:[ .]\d\d){4})(?![\w]|[.,\-/]\d)"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from tercet.govern.detect.fold import Folded, fold
-from tercet.govern.detect.rules import KINDS, RULES, Rule
+from tercet.govern.detect.kinds import KINDS
+from tercet.govern.detect.rules import RULES, Gate, Rule, compiled
 
 SEAM = 400
 """Characters on each side of a seam between two messages in which a secret that was split over both is looked for."""
@@ -76,7 +77,7 @@ def _search(folded: Sequence[Folded], rules: Sequence[Rule]) -> dict[int, list[F
 def _where(rule: Rule, joined: str, starts: Sequence[int]) -> Iterator[int]:
     """The places of the texts in which a rule has to look: each is named once."""
     seen = -1
-    for need in [rule.needs] if isinstance(rule.needs, re.Pattern) else rule.needs:
+    for need in [rule.needs] if isinstance(rule.needs, Gate) else rule.needs:
         at = _next(need, joined, 0)
         while at >= 0:
             place = bisect_right(starts, at) - 1
@@ -86,24 +87,27 @@ def _where(rule: Rule, joined: str, starts: Sequence[int]) -> Iterator[int]:
             at = _next(need, joined, starts[place + 1]) if place + 1 < len(starts) else -1
 
 
-def _next(need: str | re.Pattern[str], joined: str, start: int) -> int:
+def _next(need: str | Gate, joined: str, start: int) -> int:
     if isinstance(need, str):
         return joined.find(need, start)
-    match = need.search(joined, start)
+    match = compiled(need.pattern).search(joined, start)
     return match.start() if match else -1
 
 
 def _find(folded: Folded, rules: Sequence[Rule]) -> list[Found]:
-    found: list[Found] = []
-    taken: list[tuple[int, int]] = []
+    found: dict[tuple[int, int], Found] = {}
+    taken: list[tuple[int, int]] = []  # in order, so that only neighbours need be looked at
     for rule in dict.fromkeys(rules):
-        for match in rule.pattern.finditer(folded.text):
+        for match in compiled(rule.pattern).finditer(folded.text):
             span = match.span() if rule.check is None else rule.check(match)
-            if span is None or any(span[0] < end and start < span[1] for start, end in taken):
+            if span is None:
                 continue
-            taken.append(span)
-            found.append(Found(rule.kind, rule.of, *folded.span(*span), folded.text[slice(*span)]))
-    return sorted(found, key=lambda one: one.start)
+            place = bisect_right(taken, span)
+            if (place and taken[place - 1][1] > span[0]) or (place < len(taken) and taken[place][0] < span[1]):
+                continue
+            taken.insert(place, span)
+            found[span] = Found(rule.kind, rule.of, *folded.span(*span), folded.text[slice(*span)])
+    return [found[span] for span in taken]
 
 
 def _across(
