@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
+    from tercet.govern.injections import Injected, Injection
     from tercet.govern.keys import Key
     from tercet.govern.policy import Rules
     from tercet.govern.rules import Rule
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
     from tercet.text.read.message import Message
+    from tercet.text.recall.context import Context
     from tercet.text.recall.hits import Hit, Hits
     from tercet.vault.erase import Receipt
     from tercet.vault.reader import Page
@@ -49,6 +51,8 @@ _HOMES = {
     "tercet.admin": ("Admin",),
     "tercet.aio": ("AsyncTercet",),
     "tercet.kernel": ("Tercet",),
+    "tercet.govern.injections": ("Injected", "Injection"),
+    "tercet.text.recall.context": ("Context",),
     "tercet.scoped": ("ScopedMemory",),
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
@@ -81,11 +85,14 @@ __all__ = [
     "Admin",
     "AsyncTercet",
     "Caller",
+    "Context",
     "EmbeddingFailed",
     "Held",
     "Hit",
     "Hits",
     "IllegalTransition",
+    "Injected",
+    "Injection",
     "InvalidRequest",
     "Key",
     "MemCube",

@@ -110,6 +110,9 @@ class AsyncScopedMemory:
     changes = _awaitable(ScopedMemory.changes)
     revise = _awaitable(ScopedMemory.revise)
     rollback = _awaitable(ScopedMemory.rollback)
+    quarantined = _awaitable(ScopedMemory.quarantined)
+    release = _awaitable(ScopedMemory.release)
+    trace = _awaitable(ScopedMemory.trace)
     forget = _awaitable(ScopedMemory.forget)
 
 

@@ -16,6 +16,8 @@ from tercet.admin import Admin, administered, require_all
 from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
 from tercet.govern.gate import Gate
+from tercet.govern.injections import InjectionLog
+from tercet.govern.intake import Intake
 from tercet.govern.keys import open_with, tenant_of
 from tercet.govern.policy import Rules
 from tercet.schedule.worker import Handler, run_due
@@ -49,8 +51,10 @@ class Tercet:
         embedder: Embedder | Callable[..., Any] | str | None,
         access: Access | Rules,
         clock: Clock,
+        intake: Intake | None = None,
     ) -> None:
         self.vault, self.clock, self.gate = vault, clock, Gate(access, clock)
+        self.intake, self.injections = intake or Intake(), InjectionLog()
         self._wanted = embedder
         self._embedder: Embedder | None = None
         self._looked = False
@@ -63,6 +67,7 @@ class Tercet:
         *,
         embedder: Embedder | Callable[..., Any] | str | None = "auto",
         access: Access | Rules | None = None,
+        redaction: Mapping[str, str] | None = None,
         ids: IdSource | None = None,
         clock: Clock = system_clock,
         entropy: Entropy = os.urandom,
@@ -78,11 +83,16 @@ class Tercet:
         access
             A policy: `Rules`, or an object that decides by scope. Left out, all is allowed. The rules that stand in a
             tenant's file (`admin`) hold in any case.
+        redaction
+            What is done with what texts hold before they are stored: kind or group -> "allow", "mask" or "refuse".
+            Left out: credentials are masked, personal data is allowed (see the manual's page on redaction).
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
 
         Raises
         ------
+        InvalidRequest
+            For a kind or an action of redaction that there is not.
         Unsupported
             For an address that needs a part which is not installed.
         VaultError
@@ -90,8 +100,9 @@ class Tercet:
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
+        intake = Intake(redaction)
         vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
-        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
+        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock, intake=intake)
 
     def scope(
         self,
@@ -201,9 +212,10 @@ class Tercet:
             return self._embedder
 
     def close(self) -> None:
-        """Write what is still gathered (use counts) and close every file."""
+        """Write what is still gathered (use counts, what entered prompts) and close every file."""
         for name in list(self.vault.open_tenants()):
             self.flush_uses(self.vault.tenant(name))
+            self.injections.flush(self.vault.tenant(name))
         self.vault.close()
 
     def flush_uses(self, tenant: Tenant) -> None:

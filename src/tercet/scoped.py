@@ -8,20 +8,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, TypeAlias
 
+from tercet import keeping
 from tercet.cube import Kind, MemCube, Scalar
-from tercet.errors import InvalidRequest, MissingMemory, Refused
-from tercet.govern.policy import refuse
+from tercet.errors import InvalidRequest
+from tercet.govern import injections
+from tercet.govern.injections import Injection
+from tercet.govern.intake import ECHO
+from tercet.keeping import WaitFor
 from tercet.scope import Caller, Right, Scope
-from tercet.text.prepare import answering_space, prepare
+from tercet.text.prepare import answering_space
 from tercet.text.read.chat import instant
 from tercet.text.read.drafts import Item, drafts, file_drafts, labels
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import ask, check_question, find_policy, recall
-from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
+from tercet.vault.allowed import Allowed
 from tercet.vault.erase import Receipt, erase
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
@@ -35,7 +39,6 @@ USES_AT_ONCE = 256
 """Uses gathered in memory before they are written; they order nothing, so losing some in a crash loses no memory."""
 
 Cubes: TypeAlias = list[MemCube]
-WaitFor = Literal["vectors", "words"]
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
@@ -76,7 +79,10 @@ class ScopedMemory:
         Raises
         ------
         InvalidRequest
-            For an empty or unusable text, a time without a zone, unknown fields, or a ref that names another text.
+            For an empty or unusable text, a time without a zone, unknown fields, a ref that names another text, or a
+            text that only repeats what `context` gave.
+        Refused
+            If it holds something that the vault's redaction refuses.
         """
         made = drafts(
             [item],
@@ -88,16 +94,20 @@ class ScopedMemory:
             ref=ref,
             type=type,
         )
-        return self._put(made, wait_for)[0]
+        kept = keeping.put(self, made, wait_for)
+        if not kept:
+            raise InvalidRequest(ECHO)
+        return kept[0]
 
     def remember_many(
         self, items: Iterable[Item], *, at: datetime | str | None = None, wait_for: WaitFor = "vectors"
     ) -> Cubes:
         """Keep many at once: one transaction, one batch of embeddings; all of them or none.
 
-        `at` is when those were said that do not tell themselves. See `remember` for the rest and the errors.
+        `at` is when those were said that do not tell themselves. Items that only repeat what `context` gave are left
+        out of what is kept and returned. See `remember` for the rest and the errors.
         """
-        return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at), wait_for)
+        return keeping.put(self, drafts(items, scope=self.scope, now=self.tercet.clock(), at=at), wait_for)
 
     def remember_document(
         self,
@@ -133,7 +143,7 @@ class ScopedMemory:
         total = sum(len(part) for part in parts)
         for part in parts:
             for start in range(0, len(part), 1000):
-                kept += self._put(part[start : start + 1000])
+                kept += keeping.put(self, part[start : start + 1000])
                 if progress is not None:
                     progress(len(kept), total)
         return kept
@@ -155,7 +165,8 @@ class ScopedMemory:
         Parameters
         ----------
         where
-            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters).
+            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters). What is in quarantine
+            is left out unless it is asked for: `{"quarantined": True}`, for a person to read.
         since, until
             Observed at or after, and before.
         policy
@@ -202,16 +213,24 @@ class ScopedMemory:
         limit: int = 50,
         where: Where | None = None,
         policy: str | Policy | None = None,
-    ) -> str:
+    ) -> contexts.Context:
         """The best hits as a passage for a prompt: in time order, with speakers and dates, at most `budget` tokens.
 
         `tokenizer` names what counts them ("bytes": a bound that holds for any byte-level tokenizer; "minilm"), or is
-        a callable from text to a number. Raises InvalidRequest as `recall` does.
+        a callable from text to a number. The passage is a string that is framed as data, with `.hits` and, for
+        `trace`, `.answer`; nothing that is in quarantine enters it. Raises InvalidRequest as `recall` does.
         """
         contexts.check_budget(budget)  # before recall, which counts a use
         count = contexts.find_counter(tokenizer)
-        hits = self.recall(question, limit=limit, where=where, policy=policy)
-        return contexts.render(hits, budget=budget, count=count)
+        asked = {key: value for key, value in check_where(where).items() if key != "quarantined"}
+        passage = contexts.render(
+            self.recall(question, limit=limit, where=asked, policy=policy), budget=budget, count=count
+        )
+        if passage.hits:
+            passage.answer = self.tercet.injections.note(
+                self._tenant, question, passage.hits, scope=self.scope, by=self.by.signed
+            )
+        return passage
 
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
@@ -271,7 +290,7 @@ class ScopedMemory:
         )
         origin = replace(old.descriptive.origin, span=None, episode=None)
         described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
-        return self._revise(old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
+        return keeping.revise(self, old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
 
     def rollback(self, id: str, *, version: int) -> MemCube:
         """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""
@@ -283,7 +302,33 @@ class ScopedMemory:
                 f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
             )
         again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
-        return self._revise(versions[-1], again, versions[-1].version, "rollback")
+        return keeping.revise(self, versions[-1], again, versions[-1].version, "rollback")
+
+    def quarantined(self, *, limit: int = 100, cursor: str | None = None) -> Page:
+        """What is in quarantine, oldest first, a page at a time: for a person to read, release or forget."""
+        return self.list(limit=limit, cursor=cursor, where={"quarantined": True})
+
+    def release(self, id: str) -> MemCube:
+        """Let a memory out of quarantine, as its next version; the journal says who did. Needs the right to administer.
+
+        Raises
+        ------
+        MissingMemory
+            If this scope does not see it.
+        InvalidRequest
+            If it is not in quarantine.
+        """
+        return keeping.release(self, id)
+
+    def trace(self, id: str) -> Sequence[Injection]:
+        """The answers that a memory went into, oldest first; or, for the id of an answer, that one with its memories.
+
+        Raises MissingMemory if it is neither, as far as this scope sees.
+        """
+        self._check("read")
+        self.tercet.injections.flush(self._tenant)
+        with self._reading() as reader:
+            return injections.trace(reader, id, self.scope)
 
     def forget(self, id: str | Sequence[str] | None = None, *, where: Where | None = None) -> Receipt:
         """Erase cubes, by id or all that meet `where`, with everything made from them; then scrub the bytes.
@@ -311,7 +356,7 @@ class ScopedMemory:
         def asked(reader: Reader) -> list[int]:
             if id is None:
                 return reader.under(self._allowed(reader, "forget")).numbers(self.scope, where)
-            return [self._find(reader, one, "forget") for one in dict.fromkeys(ids)]
+            return [keeping.find(self, reader, one, "forget") for one in dict.fromkeys(ids)]
 
         with tenant.reading() as reader:
             asked(reader)  # what is not there is said before a tenant's file is made
@@ -330,7 +375,7 @@ class ScopedMemory:
         self.tercet.gate.enter(self.by, right, self.scope)
 
     def _allowed(self, reader: Reader, right: Right = "read") -> Allowed:
-        return self.tercet.gate.allowed(reader, self.by, right, self.scope)
+        return keeping.allowed(self, reader, right)
 
     @contextmanager
     def _reading(self) -> Iterator[Reader]:
@@ -338,78 +383,3 @@ class ScopedMemory:
         self._check("read")
         with self._tenant.reading() as reader:
             yield reader.under(self._allowed(reader))
-
-    def _find(self, reader: Reader, id: str, right: Right) -> int:
-        """The number of a cube on which this caller may use a right.
-
-        Raises Refused if it may only read it, and MissingMemory if it may not even do that: whether there is such a
-        cube is then not told, and looked for by the same statements.
-        """
-        allowed = self._allowed(reader, right)
-        try:
-            return reader.under(allowed).head(id, self.scope)[0]
-        except MissingMemory as missing:
-            if allowed is EVERYTHING:
-                raise
-            try:
-                reader.under(self._allowed(reader)).head(id, self.scope)
-            except (Refused, MissingMemory):
-                raise missing from None
-        raise refuse(self.by, right, f"memory {id}")
-
-    def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
-        self._check("write")
-        if wait_for not in get_args(WaitFor):
-            raise InvalidRequest(f"wait_for is 'vectors' or 'words', not {wait_for!r}.")
-        for draft in found:
-            if not self.scope.covers(draft.scope):
-                raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
-        if not found:
-            return []
-        gate = self.tercet.gate
-        with self._tenant.reading() as reader:  # before an embedder, maybe not ours, sees the words
-            vetted = gate.vet(reader, self.by, "write", self.scope, found)
-        embedder = self.tercet.embedder if wait_for == "vectors" else None
-        entries, space = prepare(found, embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.signed) as writer:
-            if self._allowed(writer.reader, "write") != vetted:  # the rules have changed meanwhile
-                gate.vet(writer.reader, self.by, "write", self.scope, found)
-            self._check_named(writer.reader, found)
-            return writer.put(entries, space)
-
-    def _check_named(self, reader: Reader, found: Sequence[MemCube]) -> None:
-        """Sources and refs of drafts name cubes; those that this caller may not read are not there, or not told."""
-        links = {link for draft in found for link in draft.behavioural.derivations}
-        refs = [(draft.scope, draft.ref) for draft in found if draft.ref is not None]
-        if not links and not refs:
-            return
-        try:
-            allowed = self._allowed(reader)
-        except Refused:
-            allowed = NOTHING
-        for link in links:
-            reader.under(allowed).head(link.id, self.scope)
-        for scope, ref in refs if allowed is not EVERYTHING else ():
-            twin = reader.named(scope, ref)
-            if twin is not None and not allowed.covers(twin):
-                raise Refused(f"The ref {ref!r} is taken, and {self.by.name!r} may not read what it names.")
-
-    def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
-        behavioural = replace(old.behavioural, parent=None)
-        draft = replace(new, governance=old.governance, behavioural=behavioural)
-        with self._tenant.reading() as reader:
-            self._check_change(reader, old.id, draft)
-        embedder = self.tercet.embedder
-        [entry], space = prepare([draft], embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.signed) as writer:
-            self._check_change(writer.reader, old.id, draft)
-            return writer.revise(old.id, entry, space, expect=expect, action=action)
-
-    def _check_change(self, reader: Reader, id: str, draft: MemCube) -> None:
-        """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
-        allowed = self._allowed(reader, "revise")
-        if allowed is EVERYTHING:
-            return
-        self._find(reader, id, "revise")
-        if not allowed.covers(replace(draft, descriptive=replace(draft.descriptive, id=id))):
-            raise refuse(self.by, "revise", f"memory {id} into this")

@@ -26,6 +26,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "revise": ("tercet.cli.revise", "Write the next version of a memory."),
     "history": ("tercet.cli.history", "Show every version of a memory."),
     "rollback": ("tercet.cli.rollback", "Make an earlier version the newest again."),
+    "quarantine": ("tercet.cli.quarantine", "List, release or forget what reads like an instruction to a model."),
+    "trace": ("tercet.cli.trace", "Show which answers a memory went into, or which memories an answer had."),
     "forget": ("tercet.cli.forget", "Erase memories, with everything made from them."),
     "import": ("tercet.cli.import_", "Take in a Tercet archive, a chat export or a document."),
     "export": ("tercet.cli.export", "Write memories, with all their versions, to a portable archive."),

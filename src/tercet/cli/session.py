@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from tercet.cli.options import pair
 from tercet.errors import VaultError
 from tercet.scope import Caller
 
@@ -56,7 +57,8 @@ class Session:
         """A vault, with the embedder that the options ask for."""
         from tercet.kernel import Tercet
 
-        return Tercet.open(folder, embedder=None if self.args.words else "auto")
+        redaction = dict(pair(one, "--redact") for one in self.args.redact or ())
+        return Tercet.open(folder, embedder=None if self.args.words else "auto", redaction=redaction)
 
     def scoped(self, tercet: Tercet, *, tenant: str | None, by: Caller | None = None) -> ScopedMemory:
         """The scope that the options name, in another vault and tenant; no key opens another vault."""

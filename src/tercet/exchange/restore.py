@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, TypeAlias
 
-from tercet.cube import MemCube
+from tercet.cube import MemCube, Trust
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
 from tercet.govern.gate import granting
+from tercet.govern.quarantine import with_trust
+from tercet.keeping import secret
 from tercet.lifecycle import State
 from tercet.scope import Right, Scope
 from tercet.text.prepare import prepare, space_of
@@ -68,8 +70,9 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
     """
     gate, by = memory.tercet.gate, memory.by
     gate.enter(by, "write", memory.scope)
-    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
     tenant = memory.tercet.vault.tenant(memory.scope.tenant)
+    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    records = _admitted(records, memory)
     with tenant.reading() as reader:
         gate.vet(reader, by, "write", memory.scope, [one for record in records for one in record.versions])
         plans = _plans(reader, _sight(memory, reader), records)
@@ -108,6 +111,13 @@ def _placed(record: Record, memory: ScopedMemory) -> Record:
             "import without naming that part of the scope."
         )
     return Record(tuple(versions), record.state)
+
+
+def _admitted(records: Sequence[Record], memory: ScopedMemory) -> list[Record]:
+    """The records redacted and screened as whatever comes in is; what an archive says of its origin is not believed."""
+    versions = [version for record in records for version in record.versions]
+    admitted = iter(memory.tercet.intake.admit(versions, lambda: secret(memory, "write"), foreign=True))
+    return [replace(record, versions=tuple(next(admitted) for _ in record.versions)) for record in records]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +192,11 @@ def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
 
 
 def _same(mine: MemCube, theirs: MemCube) -> bool:
-    return mine.text == theirs.text and header(without_episode(mine)) == header(without_episode(theirs))
+    def compared(cube: MemCube) -> object:
+        # How far it is believed is decided here, where it may have been released since.
+        return header(with_trust(without_episode(cube), Trust.OBSERVED))
+
+    return mine.text == theirs.text and compared(mine) == compared(theirs)
 
 
 def _write(writer: Writer, prepared: Iterable[tuple[Plan, Prepared]], space: Space | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tercet.admin import KeptRule
     from tercet.cube import MemCube
+    from tercet.govern.injections import Injection
     from tercet.govern.keys import Key
     from tercet.text.recall.hits import Hit
     from tercet.vault.doctor import Finding
@@ -74,6 +75,20 @@ def hit_json(hit: Hit) -> Json:
         "score": hit.score,
         "why": dict(hit.why),
         "cube": cube_json(hit.cube),
+    }
+
+
+def injection_json(injection: Injection) -> Json:
+    """An answer and the memories that went into it."""
+    scope = injection.scope
+    return {
+        "answer": injection.answer,
+        "at": _iso(injection.at),
+        "by": injection.by,
+        "user": scope.user,
+        "agent": scope.agent,
+        "session": scope.session,
+        "memories": [{"id": one.cube, "version": one.version, "score": one.score} for one in injection.memories],
     }
 
 

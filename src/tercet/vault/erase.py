@@ -148,6 +148,7 @@ def _remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, 
         ("vectors", "DELETE FROM vectors WHERE cube = ?", (n,)),
         ("derivations", "DELETE FROM derivations WHERE product = ? OR source = ?", (n, n)),
         ("uses", "DELETE FROM uses WHERE cube = ?", (n,)),
+        ("injected", "UPDATE injected SET version = NULL, score = NULL WHERE cube = ?", (parse_id(cube.id),)),
         ("versions", "DELETE FROM versions WHERE cube = ?", (n,)),
         ("cubes", "DELETE FROM cubes WHERE n = ?", (n,)),
     ]

@@ -165,6 +165,18 @@ STEPS: Mapping[int, str] = {
     ) WITHOUT ROWID;
     CREATE INDEX blobs_by_cube ON blobs (cube);
     CREATE TABLE unlinks (sha256 BLOB PRIMARY KEY) WITHOUT ROWID;
+    -- What entered which prompt: ids, versions and scores, and the question's salted hash; never content.
+    CREATE TABLE injections (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        answer BLOB NOT NULL UNIQUE, at INTEGER NOT NULL, by TEXT NOT NULL,
+        user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, salt BLOB NOT NULL, question BLOB NOT NULL
+    );
+    CREATE TABLE injected (
+        injection INTEGER NOT NULL, place INTEGER NOT NULL, cube BLOB NOT NULL, version INTEGER, score REAL,
+        PRIMARY KEY (injection, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX injected_by_cube ON injected (cube);
+    CREATE INDEX cubes_in_quarantine ON cubes (n) WHERE trust = 0;
     """,
 }
 

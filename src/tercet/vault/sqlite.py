@@ -186,6 +186,9 @@ class Tenant:
                 columns = Columns(*key)
             table = columns.at(connection)
         keep = among(table.state, columns.states.names, READABLE)
+        if (where or {}).get("quarantined") is not True:  # nothing else brings one into an answer
+            quarantined = [n for (n,) in query(connection, "SELECT n FROM cubes WHERE trust = 0")]
+            keep &= ~np.isin(table.n, np.array(quarantined, dtype=np.int64))
         if scope.agent is not None or scope.session is not None or where:
             numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
             keep &= np.isin(table.n, numbers, assume_unique=True)
@@ -195,6 +198,16 @@ class Tenant:
             keep &= table.observed < until.timestamp()
         seen = table if keep.all() else table.take(np.flatnonzero(keep))
         return ScopeView(connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
+
+    def secret(self) -> bytes:
+        """32 bytes of this tenant's own, made when first asked for, that never leave its file but in a backup."""
+        held = "SELECT value FROM meta WHERE key = 'secret'"
+        with self.maintaining() as connection:
+            if scalar(connection, held) is None:
+                with atomic(connection):
+                    made = self.vault.entropy(32).hex()
+                    connection.execute("INSERT INTO meta VALUES ('secret', ?) ON CONFLICT DO NOTHING", (made,))
+            return bytes.fromhex(str(scalar(connection, held)))
 
     def index(self) -> None:
         """Write the segments that wide searches want and do not have, or that too much has changed since."""
