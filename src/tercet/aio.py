@@ -108,6 +108,9 @@ class AsyncScopedMemory:
     revise = _awaitable(ScopedMemory.revise)
     rollback = _awaitable(ScopedMemory.rollback)
     forget = _awaitable(ScopedMemory.forget)
+    promote = _awaitable(ScopedMemory.promote)
+    demote = _awaitable(ScopedMemory.demote)
+    chat = _awaitable(ScopedMemory.chat)
 
 
 class AsyncAdmin:

@@ -12,8 +12,12 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+from tercet.activation.memory import KVMemory
+from tercet.activation.tier import BUDGET
+from tercet.engine.find import Engines, Wanted, configured
 from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
+from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
@@ -39,9 +43,18 @@ class Tercet:
     """
 
     def __init__(
-        self, vault: SqliteVault, *, embedder: Embedder | Callable[..., Any] | str | None, access: Access, clock: Clock
+        self,
+        vault: SqliteVault,
+        *,
+        embedder: Embedder | Callable[..., Any] | str | None,
+        access: Access,
+        clock: Clock,
+        engines: Mapping[str, Wanted] | None = None,
+        kv_bytes: int = BUDGET,
     ) -> None:
         self.vault, self.access, self.clock = vault, access, clock
+        self.engines = Engines({**configured(vault.folder), **(engines or {})})
+        self.kv = KVMemory(kv_bytes)
         self._wanted = embedder
         self._embedder: Embedder | None = None
         self._looked = False
@@ -57,6 +70,8 @@ class Tercet:
         ids: IdSource | None = None,
         clock: Clock = system_clock,
         entropy: Entropy = os.urandom,
+        engines: Mapping[str, Wanted] | None = None,
+        kv_bytes: int = BUDGET,
     ) -> Self:
         """Open a folder as a vault, made if it is not there.
 
@@ -68,6 +83,11 @@ class Tercet:
             any callable from a list of texts to a list of vectors.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
+        engines
+            Models by name, beside those in the folder's `tercet.toml`: an engine, a table as there, or the model of a
+            transformers engine. Each is loaded when it is first used.
+        kv_bytes
+            Bytes of KV caches that this process keeps in memory; the rest is read from disk.
 
         Raises
         ------
@@ -79,7 +99,9 @@ class Tercet:
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
         vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
-        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
+        return cls(
+            vault, embedder=embedder, access=access or AllowAll(), clock=clock, engines=engines, kv_bytes=kv_bytes
+        )
 
     def scope(
         self,
@@ -132,7 +154,13 @@ class Tercet:
                 tenants[name] = stats.collect(reader.connection)
             if (space := answering_space(self.embedder)) is not None:
                 tenants[name]["without_vector"] = len(lacking(tenant, space))
-        return {"folder": str(self.vault.folder), "recall_by": self.recall_by(), "tenants": tenants}
+            tenants[name]["kv"] = kv_numbers(tenant)
+        return {
+            "folder": str(self.vault.folder),
+            "recall_by": self.recall_by(),
+            "kv_memory": self.kv.tier.stats(),
+            "tenants": tenants,
+        }
 
     def doctor(self, *, repair: bool = False) -> dict[str, list[Finding]]:
         """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well)."""
@@ -163,6 +191,8 @@ class Tercet:
         """Write what is still gathered (use counts) and close every file."""
         for name in list(self.vault.open_tenants()):
             self.flush_uses(self.vault.tenant(name))
+        self.engines.close()
+        self.kv.tier.clear()
         self.vault.close()
 
     def flush_uses(self, tenant: Tenant) -> None:

@@ -66,7 +66,9 @@ class TransformersEngine:
         self._name, self._revision, self._weights = name, revision, weights
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
-            raise Unsupported(f"{name} has layers of the kind {', '.join(sorted(unknown))}, whose state is not kept yet.")
+            raise Unsupported(
+                f"{name} has layers of the kind {', '.join(sorted(unknown))}, whose state is not kept yet."
+            )
         if getattr(config, "attn_logit_softcapping", None) is not None:
             raise Unsupported(f"{name} caps its attention scores, which this engine does not do.")
         model.set_attn_implementation(attention.NAME)
@@ -75,7 +77,9 @@ class TransformersEngine:
         self.windows = [window if everywhere or kind == "sliding_attention" else None for kind in kinds]
         self._kinds = kinds
         self._decoder = model.get_decoder()
-        self._cache_word = "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
+        self._cache_word = (
+            "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
+        )
         rope = {json.dumps(one, sort_keys=True, default=str) for one in self._ropes()}
         movable = all(json.loads(one).get("rope_type", "default") in PLAIN_ROPE for one in rope)
         self.abilities = frozenset({"generate", "logits", "cache", *(["compose"] if movable else [])})
@@ -110,7 +114,9 @@ class TransformersEngine:
                     folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
                 )
         except (OSError, ValueError) as error:
-            raise InvalidRequest(f"{folder} holds no model that transformers can load from safetensors: {error}") from error
+            raise InvalidRequest(
+                f"{folder} holds no model that transformers can load from safetensors: {error}"
+            ) from error
         weights = files.weights_hash(folder)
         return cls(loaded, tokenizer, name=name or called, revision=weights[:12], weights=weights)
 

@@ -58,7 +58,13 @@ def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
             facts = {"tenant": name, "seq": seq, "bytes": target.stat().st_size, "sha256": _hash(target)}
             made[target.relative_to(folder).as_posix()] = facts
         sync(folder / "tenants")
-        manifest = {"format": "tercet backup", "version": 1, "at": vault.clock().isoformat(), "files": made, "blobs": held}
+        manifest = {
+            "format": "tercet backup",
+            "version": 1,
+            "at": vault.clock().isoformat(),
+            "files": made,
+            "blobs": held,
+        }
         part = folder / f"{MANIFEST}.part"
         part.write_text(dump(manifest), encoding="utf-8")
         sync(part)

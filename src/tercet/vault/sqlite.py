@@ -180,6 +180,8 @@ class Tenant:
                 columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
         keep = among(table.state, columns.states.names, READABLE)
+        if not where or "kind" not in where:  # what has no words or vectors is no answer, unless it is asked for
+            keep &= among(table.kind, columns.kinds.names, {"text"})
         if scope.agent is not None or scope.session is not None or where:
             numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
             keep &= np.isin(table.n, numbers, assume_unique=True)
