@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tercet.activation import memory as kv
-from tercet.activation.compose import SHARE, Piece, blend
+from tercet.activation.compose import Piece, blend
 from tercet.activation.memory import KVMemory, Used
-from tercet.cube import MemCube, Source
+from tercet.cube import MemCube
 from tercet.engine.base import Turn, require
 from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, VaultDamaged
 from tercet.text.recall.context import lay_out
@@ -34,9 +34,6 @@ class Memory(Protocol):
     scope: Scope
     by: Caller
     tercet: Any
-
-    @property
-    def _tenant(self) -> Tenant: ...
 
     def recall(self, question: str, *, limit: int) -> Hits:
         """As ScopedMemory.recall."""
@@ -97,7 +94,7 @@ def promote(
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])
     return kv.promote(
-        view._tenant, view.scope, sources, model, opening=opening, text=segment(sources), precision=precision,
+        _tenant(view), view.scope, sources, model, opening=opening, text=segment(sources), precision=precision,
         by=view.by.name,
     )  # fmt: skip
 
@@ -119,7 +116,7 @@ def chat(
     cubes = [hit.cube for hit in hits]
     begin = time.perf_counter()
     if "cache" in model.abilities and hasattr(model, "run"):
-        made, pieces = _with_caches(view, model, turns, cubes, max_tokens, share)
+        made, pieces = _with_caches(view, cast("CacheEngine", model), turns, cubes, max_tokens, share)
     else:
         content = f"{INTRO}{segment(cubes)}" if cubes else ""
         told = [{"role": "system", "content": content}] if content else []
@@ -133,12 +130,10 @@ def chat(
         answer.append(piece)
         if on_piece is not None:
             on_piece(piece)
-    from dataclasses import replace
-
     made = replace(made, text="".join(answer), first=first)
     if remember and made.text.strip():
-        said = {"role": "assistant", "content": made.text, "source": Source.MODEL.value}
-        view.remember_many([{"role": "user", "content": question}, {k: said[k] for k in ("role", "content")}])
+        said = [{"role": "user", "content": question}, {"role": "assistant", "content": made.text}]
+        view.remember_many(said)
     return made
 
 
@@ -153,12 +148,17 @@ def checked(messages: str | Sequence[Mapping[str, str]]) -> list[Turn]:
     return [{"role": turn["role"], "content": turn["content"]} for turn in given]
 
 
+def _tenant(view: Memory) -> Tenant:
+    found: Tenant = view.tercet.vault.tenant(view.scope.tenant)
+    return found
+
+
 def _with_caches(
     view: Memory, engine: CacheEngine, turns: Sequence[Turn], cubes: Sequence[MemCube], max_tokens: int, share: float
 ) -> tuple[Reply, Iterator[str]]:
     """The answer's pieces, over KV memories of what was recalled and text of the rest."""
     begin = time.perf_counter()
-    tenant, memory = view._tenant, view.tercet.kv
+    tenant, memory = _tenant(view), view.tercet.kv
     opening, behind = frame(engine, turns)
     used = _caches(view, memory, engine, cubes)
     head, tail = engine.encode(opening), engine.encode(behind)
@@ -194,7 +194,7 @@ def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence
     """KV memories of what was recalled, in the order of the hits, none telling what another tells already."""
     if not cubes:
         return []
-    with view._tenant.reading() as reader:
+    with _tenant(view).reading() as reader:
         found = memory.covering(reader, view.scope, engine, [cube.id for cube in cubes])
     place = {cube.id: number for number, cube in enumerate(cubes)}
     chosen, told = list[MemCube](), set[str]()
@@ -207,7 +207,7 @@ def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence
     used = []
     for cube in chosen:
         try:
-            used.append(memory.use(view._tenant, view.scope, cube.id, engine))
+            used.append(memory.use(_tenant(view), view.scope, cube.id, engine))
         except (MissingMemory, Refused, VaultDamaged):
             memory.forget(cube.id)  # withdrawn or damaged: its text is read instead
     return used
@@ -223,14 +223,14 @@ def _started(
         for one in used:
             pieces.append(Piece(one.cache, len(head) if pieces else 0, at))
             at = pieces[-1].end
-        run, scores = blend(engine, pieces, suffix, share=share)
-        return run, scores, at
+        joined, scores = blend(engine, pieces, suffix, share=share)
+        return joined, scores, at
     prompt = (*(used[0].cache.tokens if used else head), *suffix)
     cache = used[0].cache if used else None
     if cache is None:
-        found = memory.longest(view._tenant, view.scope, engine, prompt)
+        found = memory.longest(_tenant(view), view.scope, engine, prompt)
         if found is not None and found[1] >= LEAST:
-            whole = memory.use(view._tenant, view.scope, found[0], engine).cache
+            whole = memory.use(_tenant(view), view.scope, found[0], engine).cache
             cache = whole.prefix(min(found[1], len(prompt) - 1)) if whole.divisible else None
     reused = len(cache.tokens) if cache is not None else 0
     run = engine.run(cache, room=len(prompt) - reused + 64)

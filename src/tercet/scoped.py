@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from tercet import converse
+from tercet.activation.compose import SHARE
 from tercet.converse import Reply
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
@@ -373,7 +374,7 @@ class ScopedMemory:
         engine: str | None = None,
         limit: int = 8,
         max_tokens: int = 256,
-        share: float = converse.SHARE,
+        share: float = SHARE,
         remember: bool = False,
         on_piece: Callable[[str], None] | None = None,
     ) -> Reply:

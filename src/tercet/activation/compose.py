@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tercet.engine.base import require
 from tercet.engine.cache import Entry, KVCache
@@ -55,7 +55,7 @@ class Blend:
     """CacheBlend (arXiv 2405.16444): the tokens whose values move most when they are computed anew up to layer `check`.
 
     delta_t = sum over heads and channels of (v_new - v_old)^2. The layers up to `check` are computed for all tokens, and
-    written; above them only the chosen run. A chosen query at position p sees the keys at positions <= p, whichever of
+    written; only the chosen run on above. A chosen query at position p sees the keys at positions <= p, whichever of
     them were chosen (the published code lets it see those up to its rank among the chosen, which is another set).
     """
 
@@ -126,8 +126,7 @@ def assemble(engine: CacheEngine, pieces: Sequence[Piece], *, room: int = 0) -> 
         raise InvalidRequest("There is nothing to join.")
     tokens = tuple(token for piece in pieces for token in piece.cache.tokens[piece.begin :])
     entries = tuple(_joined(engine, pieces, layer) for layer in range(len(pieces[0].cache.entries)))
-    run = engine.run(KVCache(pieces[0].cache.model, tokens, entries), room=room)
-    return run  # type: ignore[return-value]  # the engines that can compose make these
+    return cast("ModelRun", engine.run(KVCache(pieces[0].cache.model, tokens, entries), room=room))
 
 
 def blend(

@@ -226,7 +226,7 @@ class KVMemory:
 
 
 def standing(reader: Reader, scope: Scope, id: str) -> MemCube:
-    """A KV cube whose sources all stand as they were when it was made. Raises MissingMemory, Refused, InvalidRequest."""
+    """A KV cube whose sources stand as they were when it was made. Raises MissingMemory, Refused, InvalidRequest."""
     _, cube = reader.head(id, scope)
     if not isinstance(cube.payload, Activation):
         raise InvalidRequest(f"Memory {id} is a {cube.kind}, not a KV cache; promote it first.")

@@ -193,7 +193,7 @@ def _open(buffer: Buffer) -> tuple[dict[str, Any], int]:
         raise ValueError("it does not begin as safetensors do")
     header = json.loads(buffer[8 : 8 + length])
     if not isinstance(header, dict):
-        raise ValueError("its header is no table")
+        raise ValueError("its header is no table")  # noqa: TRY004  # bytes that are wrong, not a wrong argument
     return header, 8 + length
 
 

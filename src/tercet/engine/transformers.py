@@ -52,8 +52,14 @@ class TransformersEngine:
     abilities: frozenset[Ability]
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, revision: str = "local", weights: str | None = None
-    ) -> None:  # fmt: skip
+        self,
+        model: Any,  # noqa: ANN401  # a PreTrainedModel of any architecture
+        tokenizer: Any,  # noqa: ANN401  # and its tokenizer
+        *,
+        name: str,
+        revision: str = "local",
+        weights: str | None = None,
+    ) -> None:
         try:
             from transformers import AttentionInterface
         except ImportError as error:
@@ -82,7 +88,8 @@ class TransformersEngine:
         )
         rope = {json.dumps(one, sort_keys=True, default=str) for one in self._ropes()}
         movable = all(json.loads(one).get("rope_type", "default") in PLAIN_ROPE for one in rope)
-        self.abilities = frozenset({"generate", "logits", "cache", *(["compose"] if movable else [])})
+        composing: tuple[Ability, ...] = ("compose",) if movable else ()
+        self.abilities = frozenset(("generate", "logits", "cache", *composing))
 
     @classmethod
     def load(cls, model: str | Path, *, dtype: str = "float32", name: str | None = None) -> Self:
@@ -166,7 +173,7 @@ class TransformersEngine:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def render(self, messages: Sequence[Turn]) -> str:
-        """Messages by the model's template, up to where its answer begins. Without a template: `role: content` lines."""
+        """Messages by the model's template, up to where its answer begins; without one, `role: content` lines."""
         if self.tokenizer.chat_template is None:
             return "".join(f"{turn['role']}: {turn['content']}\n" for turn in messages) + "assistant:"
         from jinja2 import TemplateError
