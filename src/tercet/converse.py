@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tercet.scope import Caller, Scope
     from tercet.text.recall.hits import Hits
     from tercet.vault.sqlite import Tenant
+
+log = logging.getLogger(__name__)
 
 INTRO = "You are a helpful assistant. This is what you remember:\n"
 MARK = "\u27e6memories\u27e7"
@@ -204,13 +207,18 @@ def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence
             chosen.append(cube)
             told |= sources
     chosen.sort(key=lambda cube: min(place.get(link.id, len(place)) for link in cube.behavioural.derivations))
-    used = []
-    for cube in chosen:
-        try:
-            used.append(memory.use(_tenant(view), view.scope, cube.id, engine))
-        except (MissingMemory, Refused, VaultDamaged):
-            memory.forget(cube.id)  # withdrawn or damaged: its text is read instead
-    return used
+    used = [_usable(view, memory, engine, cube.id) for cube in chosen]
+    return [one for one in used if one is not None]
+
+
+def _usable(view: Memory, memory: KVMemory, engine: CacheEngine, id: str) -> Used | None:
+    """A cache, or None where it was withdrawn or is damaged: then its text is read instead."""
+    try:
+        return memory.use(_tenant(view), view.scope, id, engine)
+    except (MissingMemory, Refused, VaultDamaged) as error:
+        log.warning("a KV memory was not used: %s", error)
+        memory.forget(id)
+        return None
 
 
 def _started(
@@ -229,9 +237,9 @@ def _started(
     cache = used[0].cache if used else None
     if cache is None:
         found = memory.longest(_tenant(view), view.scope, engine, prompt)
-        if found is not None and found[1] >= LEAST:
-            whole = memory.use(_tenant(view), view.scope, found[0], engine).cache
-            cache = whole.prefix(min(found[1], len(prompt) - 1)) if whole.divisible else None
+        near = _usable(view, memory, engine, found[0]) if found is not None and found[1] >= LEAST else None
+        if found is not None and near is not None and near.cache.divisible:
+            cache = near.cache.prefix(min(found[1], len(prompt) - 1))
     reused = len(cache.tokens) if cache is not None else 0
     run = engine.run(cache, room=len(prompt) - reused + 64)
     return run, run.extend(prompt[reused:]), reused

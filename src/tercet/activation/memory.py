@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from tercet.scope import Scope
     from tercet.vault.reader import Reader
     from tercet.vault.sqlite import Tenant
+
+log = logging.getLogger(__name__)
 
 METHOD = "kv/1"
 DATA, MANIFEST = "kv", "manifest"
@@ -213,7 +216,10 @@ class KVMemory:
         for id in cubes.keys() - index.keys():
             payload = cubes[id].payload
             if isinstance(payload, Activation) and payload.model == engine.identity:
-                index.add(id, self.manifest(tenant, cubes[id]).tokens)
+                try:
+                    index.add(id, self.manifest(tenant, cubes[id]).tokens)
+                except VaultDamaged as error:
+                    log.warning("a KV memory is left aside: %s", error)
         return index.longest(prompt)
 
     def forget(self, id: str) -> None:

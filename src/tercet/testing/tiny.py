@@ -23,9 +23,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """Family -> what its configuration has besides `COMMON`. Gemma's layers have a window of 24 tokens, but one."""
-TEMPLATE = (
-    "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>\n' }}{% endfor %}<s>assistant\n"
-)
+TEMPLATE = "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + '</s>\n' }}{% endfor %}<s>assistant\n"
 
 
 def tiny_engine(family: str = "llama", *, seed: int = 0, dtype: str = "float32", **changes: Any) -> TransformersEngine:  # noqa: ANN401
