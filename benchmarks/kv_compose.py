@@ -89,7 +89,9 @@ def main() -> int:
     with kv.plot("kv_compose") as axes:
         for count in COUNTS:
             mine = [row for row in rows if row["memories"] == count]
-            axes.plot([row["recompute"] for row in mine], [row["top1_agreement"] for row in mine], "o-", label=f"{count}")
+            axes.plot(
+                [row["recompute"] for row in mine], [row["top1_agreement"] for row in mine], "o-", label=f"{count}"
+            )
         axes.set(xlabel="% computed anew", ylabel="top-1 agreement with a fresh prefill")
         axes.legend(title="memories")
     columns = ("memories", "recompute", "kl", "top1_agreement", "ttft_ratio")

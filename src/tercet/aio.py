@@ -72,6 +72,7 @@ class AsyncTercet:
         return AsyncAdmin(self._sync.admin(by=by), self._pool)
 
     work = _awaitable(Tercet.work)
+    tend = _awaitable(Tercet.tend)
     stats = _awaitable(Tercet.stats)
     doctor = _awaitable(Tercet.doctor)
     backup = _awaitable(Tercet.backup)

@@ -12,7 +12,11 @@ from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest
 from tercet.testing.tiny import tiny_engine
 
-HEAD, TEXTS, QUESTION = tuple(range(30, 35)), ((41, 42, 43, 44, 45, 46), tuple(range(50, 62)), (70, 71, 72)), (80, 81, 82)
+HEAD, TEXTS, QUESTION = (
+    tuple(range(30, 35)),
+    ((41, 42, 43, 44, 45, 46), tuple(range(50, 62)), (70, 71, 72)),
+    (80, 81, 82),
+)
 FAMILIES = ("llama", "qwen", "gemma")
 
 
