@@ -10,9 +10,9 @@ The seam, for whoever adds one:
 
 `keep` gets one `kv` entry of a cache of T tokens and answers with the rows to keep: (H, n) int64, rising along each
 head, with -1 behind where a head keeps fewer than another, n <= max(budget, what it must keep). The same answer for
-all heads may be (n,). A budget of T or more must give all rows. `compress` (activation/compress/apply.py) asks it layer by
-layer, gathers the rows and writes `Entry.rows`; a wrapper that shares a budget out over layers or heads calls `keep` of the
-one it wraps with another budget, or overrides which budget `compress` gives.
+all heads may be (n,). A budget of T or more must give all rows. `compress` (activation/compress/apply.py) asks it
+layer by layer, gathers the rows and writes `Entry.rows`; a wrapper that shares a budget out over layers or heads calls
+`keep` of the one it wraps with another budget, or overrides which budget `compress` gives.
 
 What a mechanism needs beyond keys and values it declares in `needs`, and the engine's `observe` collects it in one
 prefill: "queries" (the queries of the last `window` tokens, after RoPE), "hidden" (the layer's input states).
