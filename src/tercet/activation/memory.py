@@ -173,7 +173,7 @@ class KVMemory:
 
         def load(into_memory: bool) -> Packed:  # noqa: FBT001  # the tier's call
             with _readable(path):
-                buffer = bytearray(path.read_bytes()) if into_memory else pack.mapped(path)
+                buffer = pack.loaded(path) if into_memory else pack.mapped(path)
             return pack.read(buffer, most=payload.tokens, check=check)
 
         packed, from_ram = self.tier.get(data.sha256, saves=manifest.seconds, load=load)
