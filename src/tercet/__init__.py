@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tercet.admin import Admin
     from tercet.aio import AsyncTercet
+    from tercet.converse import Reply
     from tercet.cube import MemCube, Text, derive
     from tercet.errors import (
         EmbeddingFailed,
+        EngineFailed,
         Held,
         IllegalTransition,
         InvalidRequest,
@@ -50,6 +52,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "tercet.admin": ("Admin",),
     "tercet.aio": ("AsyncTercet",),
+    "tercet.converse": ("Reply",),
     "tercet.kernel": ("Tercet",),
     "tercet.govern.injections": ("Injected", "Injection"),
     "tercet.text.recall.context": ("Context",),
@@ -57,6 +60,7 @@ _HOMES = {
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
         "EmbeddingFailed",
+        "EngineFailed",
         "Held",
         "IllegalTransition",
         "InvalidRequest",
@@ -87,6 +91,7 @@ __all__ = [
     "Caller",
     "Context",
     "EmbeddingFailed",
+    "EngineFailed",
     "Held",
     "Hit",
     "Hits",
@@ -101,6 +106,7 @@ __all__ = [
     "Page",
     "Receipt",
     "Refused",
+    "Reply",
     "Rule",
     "Rules",
     "Scope",

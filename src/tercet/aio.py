@@ -75,6 +75,7 @@ class AsyncTercet:
     caller = _awaitable(Tercet.caller)
 
     work = _awaitable(Tercet.work)
+    tend = _awaitable(Tercet.tend)
     stats = _awaitable(Tercet.stats)
     doctor = _awaitable(Tercet.doctor)
     backup = _awaitable(Tercet.backup)
@@ -114,6 +115,9 @@ class AsyncScopedMemory:
     release = _awaitable(ScopedMemory.release)
     trace = _awaitable(ScopedMemory.trace)
     forget = _awaitable(ScopedMemory.forget)
+    promote = _awaitable(ScopedMemory.promote)
+    demote = _awaitable(ScopedMemory.demote)
+    chat = _awaitable(ScopedMemory.chat)
 
 
 class AsyncAdmin:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -13,6 +13,7 @@ from tercet.govern.policy import refuse
 from tercet.scope import Right
 from tercet.text.prepare import answering_space, prepare
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
+from tercet.vault.erase import Receipt, erase
 from tercet.vault.reader import Reader
 
 if TYPE_CHECKING:
@@ -106,6 +107,31 @@ def release(view: ScopedMemory, id: str) -> MemCube:
     with tenant.writing(by=view.by.signed) as writer:
         find(view, writer.reader, id, "administer")
         return writer.revise(old.id, entry, space, expect=old.version, action="release")
+
+
+def promotable(view: ScopedMemory, ids: Sequence[str], reader: Reader) -> list[MemCube]:
+    """The cubes of these ids, if all of them may be built upon: read and promoted by this caller, not in quarantine."""
+    seen = reader.under(allowed(view, reader))
+    cubes = []
+    for id in ids:
+        cubes.append(seen.head(id, view.scope)[1])
+        find(view, reader, id, "promote")
+    quarantine.check_trainable(cubes)
+    return cubes
+
+
+def drop(view: ScopedMemory, asked: Callable[[Reader], list[int]]) -> Receipt:
+    """Erase the cubes of those numbers, which are asked for within the transaction. See `ScopedMemory.forget`."""
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading() as reader:
+        asked(reader)  # what is not there is said before a tenant's file is made
+    with tenant.writing(by=view.by.signed) as writer:
+        receipt = erase(writer, asked(writer.reader))
+    tenant.forget_cache()
+    for gone in receipt.erased:
+        view.tercet.kv.forget(gone)
+    waiting = tenant.scrub()
+    return replace(receipt, scrubbed_at=None if waiting else view.tercet.clock(), waiting_for=waiting)
 
 
 def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -> None:

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from tercet import keeping
+from tercet import converse, keeping
+from tercet.activation.compose import SHARE
+from tercet.converse import Reply
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
 from tercet.govern import injections
@@ -26,7 +29,7 @@ from tercet.text.recall.hits import Hits
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import ask, check_question, find_policy, recall
 from tercet.vault.allowed import Allowed
-from tercet.vault.erase import Receipt, erase
+from tercet.vault.erase import Receipt
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
@@ -227,8 +230,9 @@ class ScopedMemory:
             self.recall(question, limit=limit, where=asked, policy=policy), budget=budget, count=count
         )
         if passage.hits:
+            told = [(hit.cube.id, hit.cube.version, hit.score) for hit in passage.hits]
             passage.answer = self.tercet.injections.note(
-                self._tenant, question, passage.hits, scope=self.scope, by=self.by.signed
+                self._tenant, question, told, scope=self.scope, by=self.by.signed
             )
         return passage
 
@@ -351,20 +355,99 @@ class ScopedMemory:
         ids = [id] if isinstance(id, str) else [] if id is None else id
         if not isinstance(ids, Sequence) or not all(isinstance(one, str) for one in ids):
             raise InvalidRequest(f"Ids are strings; {id!r:.80} is none, nor a list of them.")
-        tenant = self._tenant
 
         def asked(reader: Reader) -> list[int]:
             if id is None:
                 return reader.under(self._allowed(reader, "forget")).numbers(self.scope, where)
             return [keeping.find(self, reader, one, "forget") for one in dict.fromkeys(ids)]
 
-        with tenant.reading() as reader:
-            asked(reader)  # what is not there is said before a tenant's file is made
-        with tenant.writing(by=self.by.signed) as writer:
-            receipt = erase(writer, asked(writer.reader))
-        tenant.forget_cache()
-        waiting = tenant.scrub()
-        return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
+        return keeping.drop(self, asked)
+
+    def promote(
+        self,
+        cubes: str | MemCube | Sequence[str | MemCube],
+        *,
+        to: str = "activation",
+        engine: str | None = None,
+        precision: str = "bf16",
+    ) -> MemCube:
+        """Let a model read memories once, and keep what it made of them, so that it need not read them again.
+
+        Parameters
+        ----------
+        cubes
+            Ids or cubes, in the order in which they are to be read.
+        to
+            "activation": a KV cache, prefilled now.
+        engine
+            One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
+        precision
+            "fp32", "bf16", "int8" or "int4".
+
+        Raises
+        ------
+        MissingMemory
+            If this scope does not see a cube.
+        Refused
+            If one of them may not be promoted by this caller, or is in quarantine.
+        InvalidRequest
+            For an unknown engine or precision, a cube that is no text, or a context longer than the model takes.
+        Unsupported
+            If the engine keeps no caches, or something is not installed.
+        """
+        self._check("promote")
+        given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
+        ids = [one.id if isinstance(one, MemCube) else one for one in given]
+        find = partial(keeping.promotable, self, ids)
+        return converse.promote(self, find, to=to, engine=engine, precision=precision)
+
+    def demote(self, id: str) -> Receipt:
+        """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held, Refused."""
+        self._check("promote")
+        if self.get(id).kind is Kind.TEXT:
+            raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
+        return keeping.drop(self, lambda reader: [keeping.find(self, reader, id, "promote")])
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        engine: str | None = None,
+        limit: int = 8,
+        max_tokens: int = 256,
+        share: float = SHARE,
+        remember: bool = False,
+        on_piece: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Answer with what is remembered in the prompt: as KV caches where they stand ready, else as text.
+
+        Parameters
+        ----------
+        messages
+            What was said, as {"role", "content"}; a string is one user's message. The last one is the question.
+        limit
+            How many memories are recalled for it.
+        share
+            Per cent of the tokens computed anew where several KV memories are joined; 100 is exact.
+        remember
+            Whether to keep the question, and the answer as the model's, once it is whole.
+        on_piece
+            Called with each piece of the answer as it comes.
+
+        Raises
+        ------
+        InvalidRequest
+            For an unknown engine, messages that are none, or more than the model takes.
+        Refused
+            If this caller may not read, or not write what is to be remembered; if the vault's redaction refuses that
+            (the answer has been given to `on_piece` then).
+        """
+        if remember:
+            self._check("write")
+        return converse.chat(
+            self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
+            on_piece=on_piece,
+        )  # fmt: skip
 
     @property
     def _tenant(self) -> Tenant:

@@ -24,8 +24,7 @@ def run(session: Session, args: Namespace) -> Answer:
     for one in found:
         lines.append([Span(one.answer, "strong"), f"  {out.day_and_time(one.at)}  asked by {one.by}"])
         for memory in one.memories:
-            told = (
-                "forgotten since" if memory.version is None else f"version {memory.version}  score {memory.score:.3f}"
-            )
+            how = "by its KV cache" if memory.score is None else f"score {memory.score:.3f}"
+            told = "forgotten since" if memory.version is None else f"version {memory.version}  {how}"
             lines.append(f"  {memory.cube}  {told}")
     return Answer(document, lines or ["No answer had it."])

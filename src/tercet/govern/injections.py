@@ -14,7 +14,6 @@ import apsw
 
 from tercet.errors import MissingMemory, VaultError
 from tercet.scope import Scope
-from tercet.text.recall.hits import Hit
 from tercet.vault.allowed import EVERYTHING
 from tercet.vault.codec import from_micros, to_micros
 from tercet.vault.connection import marks, query, scalar
@@ -33,7 +32,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """A memory in a prompt: exactly this version, with the score it was found by; None for both once it is erased."""
+    """A memory in a prompt: exactly this version, with the score it was found by; None for both once it is erased.
+
+    The score alone is None for one that was not found, but came along in a KV cache with one that was.
+    """
 
     cube: str
     version: int | None
@@ -66,11 +68,13 @@ class InjectionLog:
         self._lock = threading.Lock()
         self._waiting: dict[str, list[_Waiting]] = {}
 
-    def note(self, tenant: Tenant, question: str, hits: Sequence[Hit], *, scope: Scope, by: str) -> str:
-        """Note an answer; returns its id. Written with the group it falls in."""
+    def note(
+        self, tenant: Tenant, question: str, told: Sequence[tuple[str, int, float | None]], *, scope: Scope, by: str
+    ) -> str:
+        """Note an answer that has these memories (id, version, score); returns its id. Written with its group."""
         at = tenant.vault.clock()
         salt = self._ids.entropy(16)
-        memories = tuple(Injected(hit.cube.id, hit.cube.version, hit.score) for hit in hits)
+        memories = tuple(Injected(*one) for one in told)
         with self._lock:
             answer = self._ids(at)
             waiting = self._waiting.setdefault(tenant.name, [])

@@ -70,9 +70,9 @@ def render(hits: Sequence[Hit], *, budget: int, count: Counter) -> Context:
     check_budget(budget)
     chosen: list[Hit] = []
     for hit in hits:
-        if count(_lay_out([one.cube for one in [*chosen, hit]])) <= budget:
+        if count(lay_out([one.cube for one in [*chosen, hit]])) <= budget:
             chosen.append(hit)
-    return Context(_lay_out([hit.cube for hit in chosen]), hits=chosen)
+    return Context(lay_out([hit.cube for hit in chosen]), hits=chosen)
 
 
 def check_budget(budget: int) -> int:
@@ -91,8 +91,14 @@ def find_counter(tokenizer: str | Counter) -> Counter:
     return TOKENIZERS[tokenizer]
 
 
-def _lay_out(cubes: Sequence[MemCube]) -> str:
-    lines, day = [], ""
+def lay_out(cubes: Sequence[MemCube]) -> str:
+    """Cubes within the frame; nothing for no cubes."""
+    return frame(lines_of(cubes))
+
+
+def lines_of(cubes: Sequence[MemCube]) -> list[str]:
+    """Cubes in the order in which they were said, with speakers and dates, as the lines that stand in the frame."""
+    lines, day = list[str](), ""
     for cube in sorted(cubes, key=_when):
         today = f"{cube.observed:%A, %d %B %Y}" if cube.observed else ""
         if today != day:
@@ -100,7 +106,7 @@ def _lay_out(cubes: Sequence[MemCube]) -> str:
             day = today
         clock = f"{cube.observed:%H:%M} " if cube.observed else ""
         lines.append(f"- {clock}{inside(cube.speaker) + ': ' if cube.speaker else ''}{inside(cube.text)}")
-    return frame(lines)
+    return lines
 
 
 def _when(cube: MemCube) -> tuple[float, str]:
