@@ -334,6 +334,7 @@ class ScopedMemory:
         to: str = "activation",
         engine: str | None = None,
         precision: str = "bf16",
+        joinable: bool = True,
     ) -> MemCube:
         """Let a model read memories once, and keep what it made of them, so that it need not read them again.
 
@@ -347,6 +348,9 @@ class ScopedMemory:
             One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
         precision
             "fp32", "bf16", "int8" or "int4".
+        joinable
+            Whether to keep, beside the exact cache, one that was read to stand behind other memories: joined prompts
+            come nearer to what a fresh reading gives, for twice the bytes and a second reading.
 
         Raises
         ------
@@ -358,7 +362,7 @@ class ScopedMemory:
             If the engine keeps no caches, or something is not installed.
         """
         self._check("write")
-        return converse.promote(self, cubes, to=to, engine=engine, precision=precision)
+        return converse.promote(self, cubes, to=to, engine=engine, precision=precision, joinable=joinable)
 
     def demote(self, id: str) -> Receipt:
         """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held."""
