@@ -22,7 +22,7 @@ from tercet import Tercet
 from tercet.testing.tiny import tiny_engine
 
 CUBES, USES, BUDGET = 1000, 3000, 256 << 20
-SHAPE = {"num_hidden_layers": 8, "head_dim": 64, "hidden_size": 64}
+SHAPE: dict[str, Any] = {"num_hidden_layers": 8, "head_dim": 64, "hidden_size": 64}
 
 
 def anonymous() -> int:

@@ -370,6 +370,7 @@ class ScopedMemory:
         to: str = "activation",
         engine: str | None = None,
         precision: str = "bf16",
+        joinable: bool = True,
     ) -> MemCube:
         """Let a model read memories once, and keep what it made of them, so that it need not read them again.
 
@@ -383,6 +384,9 @@ class ScopedMemory:
             One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
         precision
             "fp32", "bf16", "int8" or "int4".
+        joinable
+            Whether to keep, beside the exact cache, one that was read to stand behind other memories: joined prompts
+            come nearer to what a fresh reading gives, for twice the bytes and a second reading.
 
         Raises
         ------
@@ -399,7 +403,7 @@ class ScopedMemory:
         given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
         ids = [one.id if isinstance(one, MemCube) else one for one in given]
         find = partial(keeping.promotable, self, ids)
-        return converse.promote(self, find, to=to, engine=engine, precision=precision)
+        return converse.promote(self, find, to=to, engine=engine, precision=precision, joinable=joinable)
 
     def demote(self, id: str) -> Receipt:
         """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held, Refused."""

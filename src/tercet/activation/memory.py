@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tercet.activation import pack
+from tercet.activation.compose import aside
 from tercet.activation.pack import Packed
 from tercet.activation.prefix import PrefixIndex
 from tercet.activation.tier import BUDGET, RamTier
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 METHOD = "kv/1"
-DATA, MANIFEST = "kv", "manifest"
+DATA, JOINED, MANIFEST = "kv", "joined", "manifest"
 MOST_MANIFEST = 64 << 20
 _PRODUCTS = """
 SELECT DISTINCT d.product FROM derivations d JOIN cubes s ON s.n = d.source JOIN cubes p ON p.n = d.product
@@ -77,10 +78,10 @@ class Used:
 
 
 def promote(
-    tenant: Tenant, sources: Sequence[MemCube], engine: CacheEngine, *, opening: str, text: str,
-    precision: str, by: str, find: Callable[[Reader], Sequence[MemCube]],
+    tenant: Tenant, sources: Sequence[MemCube], engine: CacheEngine, *, words: tuple[str, str], precision: str, by: str,
+    find: Callable[[Reader], Sequence[MemCube]], joinable: bool = True,
 ) -> MemCube:  # fmt: skip
-    """Prefill `opening` and `text`, which tells the sources, and keep the cache as a cube made from them.
+    """Prefill `words`, an opening and the text that tells the sources, and keep the cache as a cube made from them.
 
     The same sources, model, text and precision give the cube that is there already. `find` gives the sources once more,
     within the transaction; it raises if they may not be used any longer.
@@ -97,33 +98,38 @@ def promote(
     require(engine, "cache", "A KV memory")
     if any(not isinstance(cube.payload, TextPayload) for cube in sources):
         raise InvalidRequest("Only texts are promoted to activations; this one is a tensor already.")
-    head = engine.encode(opening)
-    tokens = (*head, *engine.encode(text))
+    head = engine.encode(words[0])
+    tokens = (*head, *engine.encode(words[1]))
     begin = time.perf_counter()
     cache = engine.prefill(tokens)
     seconds = time.perf_counter() - begin
     folder = blobs.folder_of(tenant.path)
     links = [[cube.id, cube.version] for cube in sources]
-    with blobs.drafting(folder) as data, blobs.drafting(folder) as note:
+    apart = aside(engine, head, tokens[len(head) :]) if joinable and "compose" in engine.abilities else None
+    with blobs.drafting(folder) as data, blobs.drafting(folder) as more, blobs.drafting(folder) as note:
         pack.write(cache, precision, data.write)
-        kept = data.seal(DATA)
+        kept = [data.seal(DATA)]
+        if apart is not None:
+            pack.write(apart, precision, more.write)
+            kept.append(more.seal(JOINED))
         manifest = {
             "format": METHOD, "tokens": tokens, "head": len(head), "precision": precision, "seconds": seconds,
-            "sources": links, "model": repr(engine.identity), "data": kept.sha256,
+            "sources": links, "model": repr(engine.identity), "data": kept[0].sha256,
         }  # fmt: skip
         note.write(dump(manifest).encode())
-        payload = Activation((kept, note.seal(MANIFEST)), engine.identity, len(tokens))
+        payload = Activation((*kept, note.seal(MANIFEST)), engine.identity, len(tokens))
         draft = derive(sources, payload, method=METHOD, type="kv")
         with tenant.writing(by=by) as writer:
             for cube, found in zip(sources, find(writer.reader), strict=True):
                 if found.version != cube.version:
                     raise StaleWrite(cube.id, expected=cube.version, found=found.version)
-            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(), precision])
+            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(), precision,
+                          apart is not None])  # fmt: skip
             twin = writer.reader.named(draft.scope, name)
             if twin is not None:
                 return twin
-            data.place()
-            note.place()
+            for draft_file in (data, note) if apart is None else (data, more, note):
+                draft_file.place()
             [made] = writer.put([Entry(_named(draft, name), {})], None, action="promote")
             return made
 
@@ -138,12 +144,13 @@ class KVMemory:
         self._indexes: dict[tuple[str, Scope, ModelIdentity, Allowed], PrefixIndex] = {}
 
     def use(
-        self, tenant: Tenant, scope: Scope, id: str, engine: CacheEngine, *, check: bool = True,
+        self, tenant: Tenant, scope: Scope, id: str, engine: CacheEngine, *, joined: bool = False, check: bool = True,
         allowed: Callable[[Reader], Allowed] = everything,
     ) -> Used:  # fmt: skip
         """A cache to run on: its row and its sources read now, its bytes checked, its tensors in the model's dtype.
 
-        `allowed` says what may be read; it is asked within the snapshot, and holds for the cache and all its sources.
+        `joined` asks for the one that was read to stand behind other memories, where there is one. `allowed` says what
+        may be read; it is asked within the snapshot, and holds for the cache and all its sources.
 
         Raises
         ------
@@ -174,7 +181,7 @@ class KVMemory:
             raise InvalidRequest(f"KV memory {id} has {payload.tokens:,} tokens; the model takes {engine.context:,}.")
         self._files[id] = tuple(one.sha256 for one in payload.blobs)
         manifest = self.manifest(tenant, cube)
-        data = _blob(payload, DATA)
+        data = next((one for one in payload.blobs if joined and one.role == JOINED), _blob(payload, DATA))
         path = blobs.find(blobs.folder_of(tenant.path), data)
 
         def load(into_memory: bool) -> Packed:  # noqa: FBT001  # the tier's call

@@ -21,6 +21,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--to", default="activation", metavar="KIND", help="activation: a KV cache")
     parser.add_argument("--engine", metavar="NAME", help="an engine of tercet.toml; may be left out if there is one")
+    parser.add_argument(
+        "--alone", action="store_true", help="keep no second cache, which is for joining it with other memories"
+    )
     parser.add_argument("--precision", default="bf16", metavar="NAME", help="fp32, bf16, int8 or int4")
 
 
@@ -35,7 +38,7 @@ def run(session: Session, args: Namespace) -> Answer:
         ]
         return Answer({"tenants": found}, lines)
     memory = session.looking().memory
-    made = memory.promote(args.ids, to=args.to, engine=args.engine, precision=args.precision)
+    made = memory.promote(args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone)
     assert isinstance(made.payload, Activation)  # noqa: S101  # the only kind so far
     size = sum(blob.size for blob in made.payload.blobs)
     document = {"cube": cube_json(made), "tokens": made.payload.tokens, "bytes": size}

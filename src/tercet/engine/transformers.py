@@ -231,6 +231,10 @@ class TransformersEngine:
         taken = {"input_ids": ids, "position_ids": positions, "use_cache": True, self._cache_word: rows, "rows": rows}
         return self._decoder(**taken).last_hidden_state
 
+    def scaling(self, layer: int) -> float:
+        """What q · k is multiplied by in a layer, before the softmax."""
+        return float(self._decoder.layers[layer].self_attn.scaling)
+
     @property
     def head(self) -> Callable[[Tensor], Tensor]:
         """States to scores of the vocabulary."""
