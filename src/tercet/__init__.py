@@ -14,10 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tercet.admin import Admin
     from tercet.aio import AsyncTercet
+    from tercet.converse import Reply
     from tercet.cube import MemCube, Text, derive
     from tercet.errors import (
         EmbeddingFailed,
+        EngineFailed,
         Held,
         IllegalTransition,
         InvalidRequest,
@@ -32,11 +35,16 @@ if TYPE_CHECKING:
         VaultError,
         VaultTooNew,
     )
+    from tercet.govern.injections import Injected, Injection
+    from tercet.govern.keys import Key
+    from tercet.govern.policy import Rules
     from tercet.govern.retention import Retention
+    from tercet.govern.rules import Rule
     from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
     from tercet.text.read.message import Message
+    from tercet.text.recall.context import Context
     from tercet.text.recall.hits import Hit, Hits
     from tercet.vault.branches import Branch, Snapshot
     from tercet.vault.erase import Receipt
@@ -47,12 +55,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "tercet.admin": ("Admin",),
     "tercet.aio": ("AsyncTercet",),
+    "tercet.converse": ("Reply",),
     "tercet.kernel": ("Tercet",),
+    "tercet.govern.injections": ("Injected", "Injection"),
+    "tercet.text.recall.context": ("Context",),
     "tercet.scoped": ("ScopedMemory",),
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
         "EmbeddingFailed",
+        "EngineFailed",
         "Held",
         "IllegalTransition",
         "InvalidRequest",
@@ -67,6 +80,9 @@ _HOMES = {
         "VaultError",
         "VaultTooNew",
     ),
+    "tercet.govern.keys": ("Key",),
+    "tercet.govern.policy": ("Rules",),
+    "tercet.govern.rules": ("Rule",),
     "tercet.govern.retention": ("Retention",),
     "tercet.scope": ("Caller", "Scope"),
     "tercet.text.read.message": ("Message",),
@@ -80,18 +96,24 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Admin",
     "AsyncTercet",
     "Branch",
     "Caller",
+    "Context",
     "Contradiction",
     "Diff",
     "Difference",
     "EmbeddingFailed",
+    "EngineFailed",
     "Held",
     "Hit",
     "Hits",
     "IllegalTransition",
+    "Injected",
+    "Injection",
     "InvalidRequest",
+    "Key",
     "MemCube",
     "Message",
     "MissingBranch",
@@ -99,8 +121,11 @@ __all__ = [
     "Page",
     "Receipt",
     "Refused",
+    "Reply",
     "Retention",
     "Rewound",
+    "Rule",
+    "Rules",
     "Scope",
     "ScopedMemory",
     "Snapshot",

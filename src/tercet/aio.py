@@ -15,7 +15,8 @@ from functools import partial, wraps
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-from tercet.kernel import Admin, Tercet
+from tercet.admin import Admin
+from tercet.kernel import Tercet
 from tercet.scope import Caller
 from tercet.scoped import ScopedMemory
 
@@ -69,12 +70,15 @@ class AsyncTercet:
         made = self._sync.scope(tenant=tenant, user=user, agent=agent, session=session, branch=branch, by=by)
         return AsyncScopedMemory(made, self._pool)
 
-    def admin(self, *, by: Caller | None = None) -> AsyncAdmin:
-        """As `Tercet.admin`."""
-        return AsyncAdmin(self._sync.admin(by=by), self._pool)
+    def admin(self, *, tenant: str | None = None, by: Caller | None = None) -> AsyncAdmin:
+        """As `Tercet.admin`; it reads the tenant's rules, which is quick."""
+        return AsyncAdmin(self._sync.admin(tenant=tenant, by=by), self._pool)
+
+    caller = _awaitable(Tercet.caller)
 
     work = _awaitable(Tercet.work)
     reembed = _awaitable(Tercet.reembed)
+    tend = _awaitable(Tercet.tend)
     stats = _awaitable(Tercet.stats)
     doctor = _awaitable(Tercet.doctor)
     backup = _awaitable(Tercet.backup)
@@ -122,6 +126,9 @@ class AsyncScopedMemory:
     changes = _awaitable(ScopedMemory.changes)
     revise = _awaitable(ScopedMemory.revise)
     rollback = _awaitable(ScopedMemory.rollback)
+    quarantined = _awaitable(ScopedMemory.quarantined)
+    admit = _awaitable(ScopedMemory.admit)
+    trace = _awaitable(ScopedMemory.trace)
 
     def as_of(self, *, known: datetime | str | int | None = None, valid: datetime | str | None = None) -> Self:
         """As `ScopedMemory.as_of`; it does nothing that need be awaited."""
@@ -134,6 +141,9 @@ class AsyncScopedMemory:
     unarchive = _awaitable(ScopedMemory.unarchive)
     hold = _awaitable(ScopedMemory.hold)
     release = _awaitable(ScopedMemory.release)
+    promote = _awaitable(ScopedMemory.promote)
+    demote = _awaitable(ScopedMemory.demote)
+    chat = _awaitable(ScopedMemory.chat)
 
 
 class AsyncAdmin:
@@ -143,3 +153,10 @@ class AsyncAdmin:
         self._sync, self._pool = sync, pool
 
     tenants = _awaitable(Admin.tenants)
+    rules = _awaitable(Admin.rules)
+    add_rule = _awaitable(Admin.add_rule)
+    remove_rule = _awaitable(Admin.remove_rule)
+    keys = _awaitable(Admin.keys)
+    create_key = _awaitable(Admin.create_key)
+    rotate_key = _awaitable(Admin.rotate_key)
+    revoke_key = _awaitable(Admin.revoke_key)

@@ -5,68 +5,70 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from tercet.cube import MemCube, Payload, derive
-from tercet.errors import InvalidRequest, Unsupported, VaultError
+from tercet.activation.memory import KVMemory
+from tercet.activation.tier import BUDGET
+from tercet.admin import Admin, administered, require_all
+from tercet.auditing import Auditing
+from tercet.chores import JOBS, fill_vectors, tended
+from tercet.engine.find import Engines, configured
+from tercet.engine.find import Wanted as WantedEngine
+from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
-from tercet.govern.audit import Audited, anchor_document, audit, check_receipt
-from tercet.govern.receipt import Signer, contents, find_signer, public_key, tenant_of, write_document
+from tercet.govern.gate import Gate
+from tercet.govern.injections import InjectionLog
+from tercet.govern.intake import Intake
+from tercet.govern.keys import open_with, tenant_of
+from tercet.govern.policy import Rules
 from tercet.govern.retention import Retention
+from tercet.schedule import promotion
+from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
-from tercet.scope import Caller, Scope
+from tercet.scope import DEFAULT_TENANT, Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
 from tercet.text.embed import Wanted, built_in, find_embedder, find_embedder_of
 from tercet.text.embed.base import Embedder
 from tercet.text.embed.fill import fill, lacking, may_fill, want
 from tercet.text.prepare import answering_space
 from tercet.text.recall.query import marks
-from tercet.vault import doctor, rewind, spaces, stats
+from tercet.timeline import TimeMachine
+from tercet.vault import doctor, spaces, stats
 from tercet.vault.backup import back_up
-from tercet.vault.branches import (
-    PRESENT,
-    Branch,
-    Moment,
-    Snapshot,
-    branches,
-    make_branch,
-    named_line,
-    snapshots,
-    take_snapshot,
-)
+from tercet.vault.branches import Moment
 from tercet.vault.doctor import Finding
-from tercet.vault.erase import Receipt, receipt_at
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
-from tercet.vault.journal import Line, lines
-from tercet.vault.reader import check_limit
-from tercet.vault.rewind import Diff, Rewound
 from tercet.vault.spaces import Space
 from tercet.vault.sqlite import SqliteVault, Tenant
-from tercet.vault.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
-RETRY = timedelta(minutes=1)
-OURS = "tercet"
-"""By whom the journal says that something was done to a whole tenant."""
-UNKNOWN = timedelta(days=1)
-"""When a job is asked for again whose method nobody here knows; it stays in `stats` meanwhile."""
 
+class Options(TypedDict, total=False):
+    """What few callers say when they open a vault."""
 
-class Sources(TypedDict, total=False):
-    """Where ids, times and salts come from; seeded ones repeat a run exactly."""
-
+    former: Wanted
+    """The embedder that the vault had until now, while it moves to another: what has no vector of the new one yet is
+    found by the old. The built-in one is found without being named."""
+    signing_key: str | os.PathLike[str] | None
+    """The file of the key that signs receipts, made on first use; it may not lie in the vault's folder. "auto", or left
+    out: TERCET_SIGNING_KEY, or else a file in the user's configuration folder. None: receipts are not signed."""
+    kv_bytes: int
+    """Bytes of KV caches that this process keeps in memory; the rest is read from disk."""
     ids: IdSource | None
+    """Where ids come from."""
     clock: Clock
+    """Where times come from; with seeded `ids` and `entropy` a run can be repeated exactly."""
     entropy: Entropy
+    """Where salts come from."""
 
 
-class Tercet:
+class Tercet(TimeMachine, Auditing):
     """A vault, opened. Use it in a `with`, or call `close`.
 
     Safe to share between threads; several processes may open one folder.
@@ -77,17 +79,20 @@ class Tercet:
         vault: SqliteVault,
         *,
         embedder: Wanted,
-        access: Access,
-        clock: Clock,
-        former: Wanted = None,
+        access: Access | Rules | None = None,
         retention: Retention | None = None,
-        signing_key: str | os.PathLike[str] | None = "auto",
+        intake: Intake | None = None,
+        engines: Mapping[str, WantedEngine] | None = None,
+        options: Options | None = None,
     ) -> None:
-        self.vault, self.access, self.clock = vault, access, clock
-        self.retention = retention or Retention()
-        self._key = signing_key
-        self._signer: Signer | None = None
-        self._wanted, self._former = embedder, former
+        given: Options = options or {}
+        super().__init__(given.get("signing_key", "auto"))
+        self.vault, self.clock, self.gate = vault, vault.clock, Gate(access or AllowAll(), vault.clock)
+        self.retention, self.intake, self.injections = retention or Retention(), intake or Intake(), InjectionLog()
+        self.engines = Engines({**configured(vault.folder), **(engines or {})})
+        self.kv = KVMemory(given.get("kv_bytes", BUDGET))
+        self.paces: dict[str, promotion.Pace] = {}
+        self._wanted, self._former = embedder, given.get("former")
         self._embedder: Embedder | None = None
         self._looked = False
         self._others: dict[str, Embedder | None] = {}
@@ -99,11 +104,11 @@ class Tercet:
         path: str | os.PathLike[str],
         *,
         embedder: Wanted = "auto",
-        former: Wanted = None,
-        access: Access | None = None,
+        access: Access | Rules | None = None,
+        redaction: Mapping[str, str] | None = None,
         retention: Retention | None = None,
-        signing_key: str | os.PathLike[str] | None = "auto",
-        **sources: Unpack[Sources],
+        engines: Mapping[str, WantedEngine] | None = None,
+        **options: Unpack[Options],
     ) -> Self:
         """Open a folder as a vault, made if it is not there.
 
@@ -113,16 +118,21 @@ class Tercet:
             "auto": all-MiniLM-L6-v2 if its weights are on this machine (nothing is downloaded), else recall is by
             words. Its name, "all-MiniLM-L6-v2": the same, downloaded if need be. None: by words. An `Embedder`, or
             any callable from a list of texts to a list of vectors.
-        former
-            The embedder that the vault had until now, while it moves to another: what has no vector of the new one yet
-            is found by the old. The built-in one is found without being named.
+        access
+            A policy: `Rules`, or an object that decides by scope. Left out, all is allowed. The rules that stand in a
+            tenant's file (`admin`) hold in any case.
+        redaction
+            What is done with what texts hold before they are stored: kind or group -> "allow", "mask" or "refuse".
+            Left out: credentials are masked, personal data is allowed (see the manual's page on redaction).
         retention
             How long memories are kept that do not say so themselves; left out: until they are forgotten.
-        signing_key
-            The file of the key that signs receipts, made on first use; it may not lie in the vault's folder. "auto":
-            TERCET_SIGNING_KEY, or else a file in the user's configuration folder. None: receipts are not signed.
-        sources
-            ids, clock, entropy: where ids, times and salts come from; seeded ones repeat a run exactly.
+        engines
+            Models by name, beside those in the folder's `tercet.toml`: an engine, a table as there, or the model of a
+            transformers engine. Each is loaded when it is first used.
+        options
+            former (the embedder until now, while a vault moves to another), signing_key (the file of the key that
+            signs receipts; None: they are not signed), kv_bytes (of KV caches kept in memory), and ids, clock, entropy
+            (where ids, times and salts come from; seeded ones repeat a run exactly). See `Options`.
 
         Raises
         ------
@@ -133,22 +143,22 @@ class Tercet:
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
-        entropy = sources.get("entropy", os.urandom)
+        entropy, intake = options.get("entropy", os.urandom), Intake(redaction)
         vault = SqliteVault(
             Path(path).expanduser(),
-            ids=sources.get("ids") or RandomIds(entropy),
-            clock=sources.get("clock", system_clock),
+            ids=options.get("ids") or RandomIds(entropy),
+            clock=options.get("clock", system_clock),
             entropy=entropy,
             marks=marks,
         )
         return cls(
             vault,
             embedder=embedder,
-            former=former,
-            access=access or AllowAll(),
-            clock=vault.clock,
+            access=access,
             retention=retention,
-            signing_key=signing_key,
+            intake=intake,
+            engines=engines,
+            options=options,
         )
 
     def scope(
@@ -163,16 +173,37 @@ class Tercet:
     ) -> ScopedMemory:
         """The memories of a tenant (left out: "default"), user, agent and session, as `by` may use them.
 
+        A caller that is bound to a scope, as one made from a key is, has its own parts where they are left out.
         `branch` is where they are read and written; left out: the main line. One that is not there raises MissingBranch
-        when it is first read or written. Raises InvalidRequest for a name that is empty, too long or has control
-        characters.
-        """
-        scope = Scope(**({"tenant": tenant} if tenant is not None else {}), user=user, agent=agent, session=session)
-        return ScopedMemory(self, scope, by or Caller(), moment=Moment(branch))
+        when it is first read or written.
 
-    def admin(self, *, by: Caller | None = None) -> Admin:
-        """What crosses tenants."""
-        return Admin(self, by or Caller())
+        Raises InvalidRequest for a name that is empty, too long or has control characters.
+        """
+        caller = by or Caller()
+        begin = caller.within or Scope()
+        scope = begin.within(tenant=tenant, user=user, agent=agent, session=session)
+        return ScopedMemory(self, scope, caller, moment=Moment(branch))
+
+    def caller(self, key: str, *, purpose: str | None = None, network: str | None = None) -> Caller:
+        """Who comes with an API key, for a purpose, from an IP address. The key is looked up again at each use.
+
+        Raises
+        ------
+        Refused
+            If the key is wrong, of another vault, expired or revoked, all in the same words; if it is not for that
+            purpose.
+        """
+        with self.vault.tenant(tenant_of(key)).reading() as reader:
+            return open_with(reader.connection, key, at=self.clock(), purpose=purpose, network=network)
+
+    def admin(self, *, tenant: str | None = None, by: Caller | None = None) -> Admin:
+        """Rules and keys of a tenant (left out: "default"), and the names of all tenants that `by` administers.
+
+        Raises Refused if it does not administer that one.
+        """
+        caller = by or Caller()
+        own = caller.within.tenant if caller.within is not None else DEFAULT_TENANT
+        return Admin(self, caller, Scope(tenant or own).tenant)
 
     def work(self, *, until_idle: bool = False, progress: Progress | None = None) -> int:
         """Run jobs that are due, of every tenant; returns how many were done.
@@ -185,9 +216,14 @@ class Tercet:
         """
         handlers: dict[str, Handler] = {name: partial(handler, self) for name, handler in JOBS.items()}
         resting = {name: handler for name, handler in handlers.items() if name != "embed"}
+        tending = len(self.engines.names()) == 1
+        if not tending:  # nobody said which model should read what is used
+            del handlers["tend"], resting["tend"]
         filling, done = self._filling(), 0
         for name in self.vault.tenants():
             self.vault.tenant(name).want_index(self.clock())
+            if tending:
+                promotion.want(self.vault.tenant(name), at=self.clock())
         while True:
             ran = sum(
                 run_due(self.vault.tenant(name), handlers if name in filling else resting, self.clock)
@@ -199,7 +235,7 @@ class Tercet:
             if not ran or not until_idle:
                 return done
 
-    def reembed(self, *, keep: bool = False, progress: Progress | None = None) -> int:
+    def reembed(self, *, keep: bool = False, progress: Progress | None = None, by: Caller | None = None) -> int:
         """Move the vault to the embedder's space, also to one that it has left; returns how many vectors were made.
 
         Meanwhile it answers, and ids stay as they are. Once every memory has a vector in the new space, the vectors in
@@ -211,7 +247,10 @@ class Tercet:
             If there is no embedder.
         EmbeddingFailed
             If it does not answer, or cannot read some texts; the old vectors stay then.
+        Refused
+            If `by` does not administer every tenant.
         """
+        require_all(self, by or Caller())
         embedder = self.embedder
         if embedder is None:
             raise Unsupported(f"There is no embedder to move to: recall is by {self.recall_by()}.")
@@ -230,162 +269,68 @@ class Tercet:
 
         for tenant in tenants:
             fill(tenant, embedder, by="tercet", progress=step)
-            run_due(tenant, {"embed": partial(_fill_vectors, self)}, self.clock)  # which finds nothing more to do
+            run_due(tenant, {"embed": partial(fill_vectors, self)}, self.clock)  # which finds nothing more to do
         return done
 
-    def stats(self) -> dict[str, Any]:
-        """Numbers about the vault and each tenant, and how memories are found."""
+    def tend(
+        self, *, engine: str | None = None, precision: str = "bf16", by: Caller | None = None
+    ) -> dict[str, dict[str, list[str]]]:
+        """Give KV caches to what is read often and take them from what went cold, by measured cost, in every tenant.
+
+        Returns the ids of caches made ("promoted") and dropped ("demoted") by tenant. The worker does it every hour
+        where there is one engine. What is in quarantine gets none; a use of a cache asks for the right to read it and
+        all that it was made from.
+
+        Raises
+        ------
+        InvalidRequest
+            For an unknown engine, or where it must be said which.
+        Refused
+            If `by` does not administer every tenant.
+        Unsupported
+            If the engine keeps no caches.
+        """
+        require_all(self, by or Caller())
+        return {name: tended(self, self.vault.tenant(name), engine, precision) for name in self.vault.tenants()}
+
+    def stats(self, *, by: Caller | None = None) -> dict[str, Any]:
+        """Numbers about the vault and each tenant that `by` administers, and how memories are found.
+
+        Raises Refused if it administers none.
+        """
         tenants: dict[str, Any] = {}
-        for name in self.vault.tenants():
+        for name in administered(self, by or Caller()):
             tenant = self.vault.tenant(name)
             with tenant.reading() as reader:
                 tenants[name] = stats.collect(reader.connection)
             if (space := answering_space(self.embedder)) is not None:
                 tenants[name]["without_vector"] = len(lacking(tenant, space))
-        return {"folder": str(self.vault.folder), "recall_by": self.recall_by(), "tenants": tenants}
+            tenants[name]["kv"] = kv_numbers(tenant)
+        return {
+            "folder": str(self.vault.folder),
+            "recall_by": self.recall_by(),
+            "kv_memory": self.kv.tier.stats(),
+            "kv_paces": {name: asdict(one) for name, one in self.paces.items()},
+            "kv_policy": asdict(promotion.POLICY),
+            "tenants": tenants,
+        }
 
-    def doctor(self, *, repair: bool = False) -> dict[str, list[Finding]]:
-        """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well)."""
+    def doctor(self, *, repair: bool = False, by: Caller | None = None) -> dict[str, list[Finding]]:
+        """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well).
+
+        Raises Refused if `by` does not administer every tenant whose rules can be read.
+        """
+        require_all(self, by or Caller())
         return doctor.examine_all(self.vault, repair=repair)
 
-    def backup(self, folder: str | os.PathLike[str]) -> list[Path]:
+    def backup(self, folder: str | os.PathLike[str], *, by: Caller | None = None) -> list[Path]:
         """Copy the vault, while it is in use, into a new folder that opens as a vault; returns the files made.
 
-        Raises VaultError if the folder is there and is not empty, or cannot be written.
+        Raises VaultError if the folder is there and is not empty, or cannot be written; Refused if `by` does not
+        administer every tenant.
         """
+        require_all(self, by or Caller())
         return back_up(self.vault, Path(folder).expanduser())
-
-    def snapshot(self, name: str, *, tenant: str | None = None, branch: str | None = None) -> Snapshot:
-        """Name what a branch (left out: the main line) shows now. It copies nothing.
-
-        Raises InvalidRequest for a name that is taken or cannot be one, MissingBranch.
-        """
-        with self._tenant(tenant).writing(by=OURS, branch=branch) as writer:
-            return take_snapshot(writer, name)
-
-    def branch(self, name: str, *, from_: str | None = None, tenant: str | None = None) -> Branch:
-        """Begin a branch at a snapshot, or where another branch (left out: the main line) is now. It copies nothing.
-
-        Raises InvalidRequest for a name that is taken or cannot be one, MissingBranch.
-        """
-        with self._tenant(tenant).writing(by=OURS) as writer:
-            return make_branch(writer, name, from_)
-
-    def snapshots(self, *, tenant: str | None = None) -> Sequence[Snapshot]:
-        """All snapshots of a tenant, oldest first."""
-        with self._tenant(tenant).reading() as reader:
-            return snapshots(reader.connection)
-
-    def branches(self, *, tenant: str | None = None) -> Sequence[Branch]:
-        """All branches of a tenant but the main line, oldest first."""
-        with self._tenant(tenant).reading() as reader:
-            return branches(reader.connection)
-
-    def diff(self, a: str, b: str = PRESENT, *, tenant: str | None = None) -> Diff:
-        """What `b` shows otherwise than `a`; each names a snapshot or a branch, or is "now". Raises MissingBranch."""
-        with self._tenant(tenant).reading() as reader:
-            return rewind.diff(reader.connection, reader.tenant, a, b)
-
-    def restore(self, name: str, *, tenant: str | None = None) -> Rewound:
-        """Bring the branch of a snapshot back to it: in one transaction, journalled, and undone by restoring `.undo`.
-
-        Old content comes back as new versions, what was made since is hidden. Holds, access and retention stay as they
-        are now, and what was erased since stays erased. Raises MissingBranch.
-        """
-        held = self._tenant(tenant)
-        with held.reading() as reader:
-            branch = rewind.branch_of(reader.connection, name)
-        with held.writing(by=OURS, branch=branch) as writer:
-            return rewind.restore(writer, name, self.vault.marks)
-
-    def drop(self, name: str, *, tenant: str | None = None) -> int:
-        """Drop a snapshot, or a branch with its snapshots and what only it holds, which is erased.
-
-        Returns how many rows of memories went. Raises MissingBranch, Held, and InvalidRequest if other branches begin
-        on the branch.
-        """
-        held = self._tenant(tenant)
-        with held.reading() as reader:
-            named_line(reader.connection, name)  # what is not there is said before a tenant's file is made
-        with held.writing(by=OURS) as writer:
-            gone = rewind.drop(writer, name)
-        held.forget_cache()
-        held.scrub()
-        return gone
-
-    def receipt(self, seq: int, *, tenant: str | None = None, by: Caller | None = None) -> Receipt:
-        """The receipt of the erasure that ended at that line of the journal, signed as things stand now.
-
-        A receipt that had to wait for its scrub has a successor once the scrub is done. Raises InvalidRequest.
-        """
-        with self._administered(tenant, by).reading() as reader:
-            receipt = receipt_at(reader, seq)
-        return receipt if self.signer is None else self.signer.receipt(receipt)
-
-    def verify(
-        self,
-        receipt: Receipt | bytes | str | os.PathLike[str],
-        *,
-        key: str | os.PathLike[str] | None = None,
-        by: Caller | None = None,
-    ) -> Audited:
-        """Check a receipt (or its file): the signature, the journal, and that nothing of what it names is in the vault.
-
-        `key` is the signer's public key (or its file); left out: the one that signs here. Raises InvalidRequest if
-        there is no such file, or the key is none.
-        """
-        data = contents(receipt)
-        return check_receipt(self._administered(tenant_of(data), by), data, self._public(key))
-
-    def audit(
-        self, *, tenant: str | None = None, since: int = 0, limit: int = 1000, by: Caller | None = None
-    ) -> list[Line]:
-        """Lines of a tenant's journal after `since`, oldest first: who did what. Pass the last `.seq` to go on."""
-        check_limit(limit)
-        with self._administered(tenant, by).reading() as reader:
-            return lines(reader.connection, since=since, limit=limit)
-
-    def verify_audit(
-        self,
-        papers: Sequence[Receipt | bytes | str | os.PathLike[str]] = (),
-        *,
-        tenant: str | None = None,
-        key: str | os.PathLike[str] | None = None,
-        by: Caller | None = None,
-    ) -> Audited:
-        """Check a tenant's whole journal, and hold it against its mark and against receipts and anchors.
-
-        An edit, a removed or a swapped line breaks the chain; a journal that was chained anew, or cut off, contradicts
-        every paper from before. Raises InvalidRequest as `verify` does.
-        """
-        held = [contents(paper) for paper in papers]
-        return audit(self._administered(tenant, by), held, self._public(key))
-
-    def anchor(
-        self, path: str | os.PathLike[str], *, tenant: str | None = None, by: Caller | None = None
-    ) -> Mapping[str, Any]:
-        """Write the journal's head, signed, to a file to be kept elsewhere; returns what it says.
-
-        Raises InvalidRequest if there is no signing key.
-        """
-        held = self._administered(tenant, by)
-        if self.signer is None:
-            raise InvalidRequest("An anchor that is not signed proves nothing: open the vault with a signing key.")
-        document = self.signer.signed(anchor_document(held))
-        write_document(Path(path).expanduser(), document)
-        return document
-
-    @property
-    def signer(self) -> Signer | None:
-        """What signs receipts, made on first use; None if nothing does. Raises VaultError for a named key of no use."""
-        if self._key is None:
-            return None
-        with self._lock:
-            if self._signer is None:
-                self._signer = find_signer(self._key, apart_from=self.vault.folder)
-                if self._signer is None:
-                    self._key = None
-            return self._signer
 
     def recall_by(self) -> str:
         """ "words and vectors", or "words" and why there are no vectors."""
@@ -426,24 +371,14 @@ class Tercet:
         """Whether a move away from a space may begin by itself: not to an embedder that nobody has asked for."""
         return self._wanted != "auto" or built_in(space.name)
 
-    def _administered(self, tenant: str | None, by: Caller | None) -> Tenant:
-        scope = Scope() if tenant is None else Scope(tenant)
-        self.access.check(by or Caller(), "administer", scope)
-        return self.vault.tenant(scope.tenant)
-
-    def _public(self, key: str | os.PathLike[str] | None) -> str | None:
-        if key is not None:
-            return public_key(key)
-        return None if self.signer is None else self.signer.public
-
     def close(self) -> None:
-        """Write what is still gathered (use counts) and close every file."""
+        """Write what is still gathered (use counts, what entered prompts) and close every file."""
         for name in list(self.vault.open_tenants()):
             self.flush_uses(self.vault.tenant(name))
+            self.injections.flush(self.vault.tenant(name))
+        self.engines.close()
+        self.kv.tier.clear()
         self.vault.close()
-
-    def _tenant(self, name: str | None) -> Tenant:
-        return self.vault.tenant((Scope() if name is None else Scope(name)).tenant)
 
     def flush_uses(self, tenant: Tenant) -> None:
         """Write use counts. A vault that cannot be written keeps none: they order nothing."""
@@ -463,67 +398,3 @@ class Tercet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _fill_vectors(tercet: Tercet, tenant: Tenant) -> datetime | None:
-    if tercet.embedder is not None:
-        fill(tenant, tercet.embedder, by="tercet")
-    return None
-
-
-def _index(tercet: Tercet, tenant: Tenant) -> datetime | None:  # noqa: ARG001  # a handler's shape
-    tenant.index()
-    return None
-
-
-def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
-    return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
-
-
-def _sweep(tercet: Tercet, tenant: Tenant) -> datetime | None:
-    tercet.flush_uses(tenant)  # a use that is still gathered counts against decay
-    rules = tercet.retention
-    sweep = Sweep(floor=rules.floor, archive_timeout=rules.archive_timeout)
-    again = sweep.run(tenant, tercet.clock)
-    if sweep.erased:
-        tenant.forget_cache()
-    return again
-
-
-def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[str], type: str) -> datetime | None:
-    if method not in REBUILDERS:
-        return tercet.clock() + UNKNOWN
-    memory = tercet.scope(tenant=tenant.name, by=Caller("tercet"))
-    with tenant.reading() as reader:
-        numbers = [n for id in sources for n in reader.find(id)]  # some may have been erased since
-        left = reader.cubes(numbers)
-    if left:
-        memory.remember(derive(left, REBUILDERS[method](left), method=method, type=type))
-    return None
-
-
-JOBS: Mapping[str, Callable[..., datetime | None]] = MappingProxyType(
-    {
-        "embed": _fill_vectors,
-        "index": _index,
-        "scrub": _scrub,
-        "sweep": _sweep,
-        "rebuild": _rebuild,
-    }
-)
-"""What each job does, given what its body holds; it returns when to try again if it cannot be done yet."""
-
-REBUILDERS: Mapping[str, Callable[[Sequence[MemCube]], Payload]] = MappingProxyType({})
-"""By method: how a product that lost a source is made again from those that are left."""
-
-
-class Admin:
-    """What crosses tenants: only an administrator sees it."""
-
-    def __init__(self, tercet: Tercet, by: Caller) -> None:
-        tercet.access.check(by, "administer", Scope())
-        self.tercet, self.by = tercet, by
-
-    def tenants(self) -> list[str]:
-        """The names of all tenants."""
-        return self.tercet.vault.tenants()

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from typing import Literal, get_args
 
 from tercet.errors import InvalidRequest
+
+Right = Literal["read", "write", "revise", "forget", "promote", "share", "administer"]
+"""What a caller may want to do with a memory; `administer` is over a whole tenant."""
+RIGHTS: tuple[Right, ...] = get_args(Right)
 
 DEFAULT_TENANT = "default"
 MAX_NAME = 256
@@ -69,14 +77,72 @@ class Scope:
         )
 
 
+def check_names(names: Iterable[str], what: str) -> frozenset[str]:
+    """Return some names as a set. Raises InvalidRequest if one is none, or for one string in place of a set."""
+    if isinstance(names, str):
+        raise InvalidRequest(f"{what} must be a set of names, not the string {names!r:.80}.")
+    return frozenset(check_name(name, what) for name in names)
+
+
+def check_rights(rights: Iterable[str], what: str) -> frozenset[str]:
+    """Return some rights as a set. Raises InvalidRequest if there is none, or one is unknown."""
+    found = [rights] if isinstance(rights, str) else list(rights)
+    unknown = sorted(str(one) for one in found if one not in RIGHTS)
+    if isinstance(rights, str) or unknown or not found:
+        said = unknown or (f"the string {rights!r:.80}" if found else "no right at all")
+        raise InvalidRequest(f"{what} needs a set of rights and has {said}; there are {', '.join(RIGHTS)}.")
+    return frozenset(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, and for which purpose. Policies decide by it and the journal records it."""
+    """Who asks, in which role, for which purpose, from where. Policies decide by it and the journal records it.
+
+    Attributes
+    ----------
+    name
+        Who it is. A host program vouches for it; `Tercet.caller` makes a caller whose key vouches for it.
+    purpose
+        What for, where rules tell purposes apart.
+    roles
+        Groups it belongs to.
+    network
+        The IP address it calls from.
+    within
+        The scope that it belongs to: whatever the policy says, it reaches nothing outside. None: not bound.
+    rights
+        The only rights it may use, of those that the policy gives it. None: all of them.
+    key
+        The id of the API key that it came with; the key's row is read again at each use.
+
+    Raises
+    ------
+    InvalidRequest
+        For a name, role or purpose that cannot be one, an unknown right, or an address that is none.
+    """
 
     name: str = "local"
     purpose: str | None = None
+    roles: AbstractSet[str] = frozenset()
+    network: str | None = None
+    within: Scope | None = None
+    rights: AbstractSet[str] | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
-        check_name(self.name, "caller")
+        object.__setattr__(self, "name", check_name(self.name, "caller"))
         if self.purpose is not None:
-            check_name(self.purpose, "purpose")
+            object.__setattr__(self, "purpose", check_name(self.purpose, "purpose"))
+        object.__setattr__(self, "roles", check_names(self.roles, "roles"))
+        if self.network is not None:
+            try:
+                ip_address(self.network)
+            except ValueError:
+                raise InvalidRequest(f"network is an IP address such as 192.0.2.7, not {self.network!r:.80}.") from None
+        if self.rights is not None:
+            object.__setattr__(self, "rights", check_rights(self.rights, "A caller"))
+
+    @property
+    def signed(self) -> str:
+        """What the journal says: the name, and the id of the key."""
+        return self.name if self.key is None else f"{self.name} (key {self.key})"

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Self, TypeAlias, Unpack
 
+from tercet import converse, keeping
+from tercet.activation.compose import SHARE
+from tercet.converse import Reply
 from tercet.cube import Kind, MemCube, Scalar
-from tercet.errors import InvalidRequest, MissingMemory
-from tercet.govern.access import Right
-from tercet.govern.forgetting import forget
+from tercet.errors import InvalidRequest
+from tercet.govern import injections
+from tercet.govern.injections import Injection
+from tercet.govern.intake import ECHO
 from tercet.govern.retention import ending
-from tercet.scope import Caller, Scope
+from tercet.keeping import WaitFor
+from tercet.scope import Caller, Right, Scope
+from tercet.steering import Steering
 from tercet.text.embed.base import Embedder
-from tercet.text.prepare import answering_space, prepare
+from tercet.text.prepare import answering_space
 from tercet.text.read.chat import instant
 from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labels, valued
 from tercet.text.recall import context as contexts
@@ -26,7 +33,8 @@ from tercet.text.recall.moving import look
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import check_question, find_policy, recall
 from tercet.text.recall.settle import settle, spare
-from tercet.vault import spaces, states
+from tercet.vault import spaces
+from tercet.vault.allowed import Allowed
 from tercet.vault.branches import HERE, OPEN, Moment, check_known
 from tercet.vault.erase import Receipt
 from tercet.vault.filters import Where, check_where
@@ -35,7 +43,6 @@ from tercet.vault.reader import Page, Reader, check_limit
 from tercet.vault.spaces import Space
 from tercet.vault.sqlite import Tenant
 from tercet.vault.states import check_reason
-from tercet.vault.writer import Writer
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
@@ -44,12 +51,11 @@ USES_AT_ONCE = 256
 """Uses gathered in memory before they are written; they order nothing, so losing some in a crash loses no memory."""
 
 Cubes: TypeAlias = list[MemCube]
-WaitFor = Literal["vectors", "words"]
 Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
 
-class ScopedMemory:
+class ScopedMemory(Steering):
     """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make.
 
     `moment` is the branch it reads and writes and, of a look into the past, what was known; `valid` is when the facts
@@ -123,7 +129,10 @@ class ScopedMemory:
         Raises
         ------
         InvalidRequest
-            For an empty or unusable text, a time without a zone, unknown fields, or a ref that names another text.
+            For an empty or unusable text, a time without a zone, unknown fields, a ref that names another text, or a
+            text that only repeats what `context` gave.
+        Refused
+            If it holds something that the vault's redaction refuses.
         """
         made = drafts(
             [item],
@@ -139,16 +148,20 @@ class ScopedMemory:
             made = [ending(one, expires, now=self.tercet.clock()) for one in made]
         if value:
             made = [valued(one, **value) for one in made]
-        return self._put(made, wait_for)[0]
+        kept = keeping.put(self, made, wait_for)
+        if not kept:
+            raise InvalidRequest(ECHO)
+        return kept[0]
 
     def remember_many(
         self, items: Iterable[Item], *, at: datetime | str | None = None, wait_for: WaitFor = "vectors"
     ) -> Cubes:
         """Keep many at once: one transaction, one batch of embeddings; all of them or none.
 
-        `at` is when those were said that do not tell themselves. See `remember` for the rest and the errors.
+        `at` is when those were said that do not tell themselves. Items that only repeat what `context` gave are left
+        out of what is kept and returned. See `remember` for the rest and the errors.
         """
-        return self._put(drafts(items, scope=self.scope, now=self.tercet.clock(), at=at), wait_for)
+        return keeping.put(self, drafts(items, scope=self.scope, now=self.tercet.clock(), at=at), wait_for)
 
     def remember_document(
         self,
@@ -184,7 +197,7 @@ class ScopedMemory:
         total = sum(len(part) for part in parts)
         for part in parts:
             for start in range(0, len(part), 1000):
-                kept += self._put(part[start : start + 1000])
+                kept += keeping.put(self, part[start : start + 1000])
                 if progress is not None:
                     progress(len(kept), total)
         return kept
@@ -206,7 +219,8 @@ class ScopedMemory:
         Parameters
         ----------
         where
-            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters).
+            Conditions on tags, metadata, type, speaker, … (see the manual's page on filters). What is in quarantine
+            is left out unless it is asked for: `{"quarantined": True}`, for a person to read.
         since, until
             Observed at or after, and before.
         policy
@@ -222,7 +236,7 @@ class ScopedMemory:
             raise InvalidRequest(f"min_score is a number from 0 to 1, not {min_score!r:.40}.")
         if kind is not None and kind not in Kind.__members__.values():
             raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
-        self._check("read")
+        self.enter("read")
         tenant, embedder = self._tenant, self.tercet.embedder
         conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen, now = find_policy(policy), self.tercet.clock()
@@ -237,6 +251,7 @@ class ScopedMemory:
                 since=None if since is None else instant(since, "since"),
                 until=None if until is None else instant(until, "until"),
                 now=now,
+                allowed=self._allowed,
             )
             view, asked = look(
                 question, see, space, embedder if chosen.needs != "words" else None, self._beside(reader, space)
@@ -244,7 +259,8 @@ class ScopedMemory:
             more = limit + spare(reader, limit)
             hits = recall(view, reader.cubes, asked, chosen, limit=more, min_score=min_score)
             if more > limit:  # there are facts with a slot
-                hits = settle(hits, reader, view, self.scope, at=self.valid or now, limit=limit)
+                seen = reader.under(self._allowed(reader))
+                hits = settle(hits, seen, view, self.scope, at=self.valid or now, limit=limit)
         # A look into the past or a branch uses nothing: it must not move what the main line shows.
         if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], now) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)
@@ -259,33 +275,39 @@ class ScopedMemory:
         limit: int = 50,
         where: Where | None = None,
         policy: str | Policy | None = None,
-    ) -> str:
+    ) -> contexts.Context:
         """The best hits as a passage for a prompt: in time order, with speakers and dates, at most `budget` tokens.
 
         `tokenizer` names what counts them ("bytes": a bound that holds for any byte-level tokenizer; "minilm"), or is
-        a callable from text to a number. Raises InvalidRequest as `recall` does.
+        a callable from text to a number. The passage is a string that is framed as data, with `.hits` and, for
+        `trace`, `.answer`; nothing that is in quarantine enters it. Raises InvalidRequest as `recall` does.
         """
         contexts.check_budget(budget)  # before recall, which counts a use
         count = contexts.find_counter(tokenizer)
-        hits = self.recall(question, limit=limit, where=where, policy=policy)
-        return contexts.render(hits, budget=budget, count=count)
+        asked = {key: value for key, value in check_where(where).items() if key != "quarantined"}
+        passage = contexts.render(
+            self.recall(question, limit=limit, where=asked, policy=policy), budget=budget, count=count
+        )
+        if passage.hits:
+            told = [(hit.cube.id, hit.cube.version, hit.score) for hit in passage.hits]
+            passage.answer = self.tercet.injections.note(
+                self._tenant, question, told, scope=self.scope, by=self.by.signed
+            )
+        return passage
 
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
-        self._check("read")
-        with self._tenant.reading(self.moment) as reader:
+        with self._reading() as reader:
             return reader.head(id, self.scope)[1]
 
     def list(self, *, limit: int = 100, cursor: str | None = None, where: Where | None = None) -> Page:
         """Cubes oldest first, a page at a time: `.total`, and `.cursor` for the next page (None at the end)."""
-        self._check("read")
-        with self._tenant.reading(self.moment) as reader:
+        with self._reading() as reader:
             return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
 
     def history(self, id: str) -> Cubes:
         """Every version of a cube, oldest first. Raises MissingMemory."""
-        self._check("read")
-        with self._tenant.reading(self.moment) as reader:
+        with self._reading() as reader:
             return reader.history(id, self.scope)
 
     def changes(self, *, since: int = 0, limit: int = 1000) -> Sequence[Change]:
@@ -293,8 +315,7 @@ class ScopedMemory:
 
         Erased cubes are named too, for whoever keeps a copy. Pass the last `.seq` to go on.
         """
-        self._check("read")
-        with self._tenant.reading(self.moment) as reader:
+        with self._reading() as reader:
             return reader.changes(self.scope, since=since, limit=limit)
 
     def revise(
@@ -318,7 +339,7 @@ class ScopedMemory:
         InvalidRequest, IllegalTransition
             If the text cannot be used; if the cube is frozen.
         """
-        self._check("revise")
+        self.enter("revise")
         old = self.get(id)
         # A revision is an observation of its own: what its words say of time is resolved against now, not then.
         [draft] = drafts(
@@ -332,11 +353,11 @@ class ScopedMemory:
         )
         origin = replace(old.descriptive.origin, span=None, episode=None)
         described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
-        return self._revise(old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
+        return keeping.revise(self, old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
 
     def rollback(self, id: str, *, version: int) -> MemCube:
         """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""
-        self._check("revise")
+        self.enter("revise")
         versions = self.history(id)
         chosen = next((cube for cube in versions if cube.version == version), None)
         if chosen is None:
@@ -344,43 +365,17 @@ class ScopedMemory:
                 f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
             )
         again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
-        return self._revise(versions[-1], again, versions[-1].version, "rollback")
+        return keeping.revise(self, versions[-1], again, versions[-1].version, "rollback")
 
-    def freeze(self, id: str) -> MemCube:
-        """Let nothing change a cube: no edit, no decay, no end, until `unfreeze`. Forgetting it stays possible.
+    def trace(self, id: str) -> Sequence[Injection]:
+        """The answers that a memory went into, oldest first; or, for the id of an answer, that one with its memories.
 
-        Raises MissingMemory, IllegalTransition (it is frozen already).
+        Raises MissingMemory if it is neither, as far as this scope sees.
         """
-        return self._steer(id, "revise", lambda writer, n, _: states.freeze(writer, n))
-
-    def unfreeze(self, id: str) -> MemCube:
-        """Give a frozen cube back the state that it had. Raises MissingMemory, IllegalTransition."""
-        until = self.tercet.retention.archived_until(self.tercet.clock())
-        return self._steer(id, "revise", lambda writer, n, _: states.unfreeze(writer, n, archived_until=until))
-
-    def archive(self, id: str) -> MemCube:
-        """Take a cube out of what recall looks at, unless it is asked for by `where={"state": "archived"}`.
-
-        A use brings it back; the vault's `Retention` says how long it waits for one. Raises MissingMemory,
-        IllegalTransition (it is archived, or frozen).
-        """
-        until = self.tercet.retention.archived_until(self.tercet.clock())
-        return self._steer(id, "revise", lambda writer, n, _: states.archive(writer, n, until=until))
-
-    def unarchive(self, id: str) -> MemCube:
-        """Bring a cube back from the archive, as a use does. Raises MissingMemory, IllegalTransition."""
-        return self._steer(id, "revise", lambda writer, n, _: states.unarchive(writer, n))
-
-    def hold(self, id: str, reason: str) -> MemCube:
-        """Let nothing erase a cube, nor anything that would drag it along, until `release`. It makes a version.
-
-        Raises MissingMemory, InvalidRequest (no reason is given, or a hold stands already).
-        """
-        return self._steer(id, "administer", lambda writer, n, cube: states.hold(writer, n, cube, reason))
-
-    def release(self, id: str) -> MemCube:
-        """Take the hold off. Raises MissingMemory, InvalidRequest (there is none)."""
-        return self._steer(id, "administer", states.release)
+        self.enter("read")
+        self.tercet.injections.flush(self._tenant)
+        with self._reading() as reader:
+            return injections.trace(reader, id, self.scope)
 
     def forget(
         self,
@@ -415,9 +410,9 @@ class ScopedMemory:
         InvalidRequest
             If it is not said what to forget, or in two ways.
         """
-        self._check("forget")
+        self.enter("forget")
         if despite_hold is not None:
-            self._check("administer")
+            self.enter("administer")
             check_reason(despite_hold)
         if (id is not None) + (where is not None) + bool(everything) != 1:
             raise InvalidRequest("Say what to forget: an id, a list of ids, or a condition (`where`), or `everything`.")
@@ -428,21 +423,126 @@ class ScopedMemory:
             raise InvalidRequest(f"Ids are strings; {id!r:.80} is none, nor a list of them.")
 
         def asked(reader: Reader) -> list[int]:
-            found: list[int] = []
-            for one in [None] if id is None else dict.fromkeys(ids):
-                rows = reader.reach(self.scope, where, id=one)
-                if one is not None and not rows:
-                    raise MissingMemory(one)
+            reach = reader.under(self._allowed(reader, "forget")).reach
+            found = reach(self.scope, where) if id is None else list[int]()
+            for one in () if id is None else dict.fromkeys(ids):
+                rows = reach(self.scope, id=one)
+                if not rows:
+                    keeping.find(self, reader, one, "forget")  # which says why it is not to be had
                 found += rows
             return found
 
+        return keeping.erase(self, asked, despite_hold=despite_hold, probe=probe)
+
+    def promote(
+        self,
+        cubes: str | MemCube | Sequence[str | MemCube],
+        *,
+        to: str = "activation",
+        engine: str | None = None,
+        precision: str = "bf16",
+        joinable: bool = True,
+    ) -> MemCube:
+        """Let a model read memories once, and keep what it made of them, so that it need not read them again.
+
+        Parameters
+        ----------
+        cubes
+            Ids or cubes, in the order in which they are to be read.
+        to
+            "activation": a KV cache, prefilled now.
+        engine
+            One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
+        precision
+            "fp32", "bf16", "int8" or "int4".
+        joinable
+            Whether to keep, beside the exact cache, one that was read to stand behind other memories: joined prompts
+            come nearer to what a fresh reading gives, for twice the bytes and a second reading.
+
+        Raises
+        ------
+        MissingMemory
+            If this scope does not see a cube.
+        Refused
+            If one of them may not be promoted by this caller, or is in quarantine.
+        InvalidRequest
+            For an unknown engine or precision, a cube that is no text, or a context longer than the model takes.
+        Unsupported
+            If the engine keeps no caches, or something is not installed.
+        """
+        self.enter("promote")
+        given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
+        ids = [one.id if isinstance(one, MemCube) else one for one in given]
+        find = partial(keeping.promotable, self, ids)
+        return converse.promote(self, find, to=to, engine=engine, precision=precision, joinable=joinable)
+
+    def demote(self, id: str) -> Receipt:
+        """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held, Refused."""
+        self.enter("promote")
+        if self.get(id).kind is Kind.TEXT:
+            raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
+        return keeping.erase(self, lambda reader: [keeping.find(self, reader, id, "promote")])
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        engine: str | None = None,
+        limit: int = 8,
+        max_tokens: int = 256,
+        share: float = SHARE,
+        remember: bool = False,
+        on_piece: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Answer with what is remembered in the prompt: as KV caches where they stand ready, else as text.
+
+        Parameters
+        ----------
+        messages
+            What was said, as {"role", "content"}; a string is one user's message. The last one is the question.
+        limit
+            How many memories are recalled for it.
+        share
+            Per cent of the tokens computed anew where several KV memories are joined; 100 is exact.
+        remember
+            Whether to keep the question, and the answer as the model's, once it is whole.
+        on_piece
+            Called with each piece of the answer as it comes.
+
+        Raises
+        ------
+        InvalidRequest
+            For an unknown engine, messages that are none, or more than the model takes.
+        Refused
+            If this caller may not read, or not write what is to be remembered; if the vault's redaction refuses that
+            (the answer has been given to `on_piece` then).
+        """
+        if remember:
+            self.enter("write")
+        return converse.chat(
+            self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
+            on_piece=on_piece,
+        )  # fmt: skip
+
+    def enter(self, right: Right) -> None:
+        """Before anything is opened: whether this caller may come in with a right. Raises Refused, InvalidRequest."""
+        if right != "read" and self.moment.known is not None:
+            raise InvalidRequest("This is a view of the past and can only be read; write to the scope itself.")
+        self.tercet.gate.enter(self.by, right, self.scope)
+
+    @property
+    def _tenant(self) -> Tenant:
+        return self.tercet.vault.tenant(self.scope.tenant)
+
+    def _allowed(self, reader: Reader, right: Right = "read") -> Allowed:
+        return keeping.allowed(self, reader, right)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Reader]:
+        """What this caller may read of the tenant, as of one moment."""
+        self.enter("read")
         with self._tenant.reading(self.moment) as reader:
-            asked(reader)  # what is not there is said before a tenant's file is made
-        signer = self.tercet.signer  # a key that cannot be read is told of before anything is erased
-        receipt = forget(
-            self._tenant, asked, by=self.by.name, branch=self.moment.branch, despite_hold=despite_hold, probe=probe
-        )
-        return receipt if signer is None else signer.receipt(receipt)
+            yield reader.under(self._allowed(reader))
 
     def _beside(self, reader: Reader, space: Space | None) -> Sequence[tuple[Space, Callable[[], Embedder | None]]]:
         """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
@@ -451,48 +551,3 @@ class ScopedMemory:
             for one in (spaces.known(reader.connection) if space is not None else ())
             if one.space != space and not (one.left and one.left.keep)
         ]
-
-    @property
-    def _tenant(self) -> Tenant:
-        return self.tercet.vault.tenant(self.scope.tenant)
-
-    def _check(self, right: Right) -> None:
-        if right != "read" and self.moment.known is not None:
-            raise InvalidRequest("This is a view of the past and can only be read; write to the scope itself.")
-        self.tercet.access.check(self.by, right, self.scope)
-
-    def _steer(self, id: str, right: Right, change: Callable[[Writer, int, MemCube], None]) -> MemCube:
-        """Change the state or the hold of a cube; returns it as it is then."""
-        self._check(right)
-        self.get(id)  # what is not there is said before a tenant's file is made
-        self.tercet.flush_uses(self._tenant)  # a use that is still gathered came before
-        with self._tenant.writing(by=self.by.name) as writer:
-            n, cube = writer.reader.head(id, self.scope)
-            change(writer, n, cube)
-            return writer.reader.cubes([n])[0]
-
-    def _put(self, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> Cubes:
-        self._check("write")
-        if wait_for not in get_args(WaitFor):
-            raise InvalidRequest(f"wait_for is 'vectors' or 'words', not {wait_for!r}.")
-        for draft in found:
-            if not self.scope.covers(draft.scope):
-                raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {self.scope}.")
-        if not found:
-            return []
-        now = self.tercet.clock()
-        found = [self.tercet.retention.applied(draft, now=now) for draft in found]
-        embedder = self.tercet.embedder if wait_for == "vectors" else None
-        entries, space = prepare(found, embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
-            for link in {link for draft in found for link in draft.behavioural.derivations}:
-                writer.reader.head(link.id, self.scope)
-            return writer.put(entries, space)
-
-    def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
-        behavioural = replace(old.behavioural, parent=None)
-        draft = replace(new, governance=old.governance, behavioural=behavioural)
-        embedder = self.tercet.embedder
-        [entry], space = prepare([draft], embedder), answering_space(embedder)
-        with self._tenant.writing(by=self.by.name, branch=self.moment.branch) as writer:
-            return writer.revise(old.id, entry, space, expect=expect, action=action)

@@ -323,7 +323,7 @@ def test_eval_prints_one_object_of_numbers(cli: Cli) -> None:
 SHAPES = {
     "remember": (["A new thing."], {"cube"}),
     "recall": (["Oslo"], {"hits", "total", "truncated", "evidence"}),
-    "context": (["Oslo"], {"context", "tokens", "budget", "tokenizer"}),
+    "context": (["Oslo"], {"context", "tokens", "budget", "tokenizer", "answer"}),
     "list": ([], {"cubes", "total", "truncated", "cursor"}),
     "show": (["ID"], {"cube"}),
     "revise": (["ID", "Bergen."], {"cube"}),
@@ -333,13 +333,17 @@ SHAPES = {
     "audit": (["log"], {"lines", "truncated"}),
     "history": (["ID"], {"cubes", "total", "truncated"}),
     "rollback": (["ID", "--version", "1"], {"cube"}),
+    "quarantine": (["list"], {"cubes", "total", "truncated", "cursor"}),
+    "trace": (["ID"], {"answers", "total", "truncated"}),
     "forget": (["ID"], {"receipt", "forgotten"}),
     "export": (["FILE.jsonl"], {"file", "exported"}),
     "import": (["FILE.txt"], {"imported", "updated", "unchanged", "skipped", "total"}),
     "worker": (["--once"], {"done"}),
     "doctor": ([], {"ok", "tenants", "findings", "recall_by", "schema", "spaces"}),
     "backup": (["FILE.backup"], {"folder", "files"}),
-    "stats": ([], {"folder", "recall_by", "tenants"}),
+    "stats": ([], {"folder", "recall_by", "tenants", "kv_memory", "kv_paces", "kv_policy"}),
+    "access": (["list"], {"rules", "total"}),
+    "keys": (["create", "ci", "--right", "read"], {"key", "text"}),
     "snapshot": (["s"], {"snapshot"}),
     "branch": (["b"], {"branch"}),
     "diff": (["now", "now"], {"a", "b", "added", "removed", "revised"}),
@@ -347,7 +351,8 @@ SHAPES = {
 
 
 def test_every_command_has_its_shape_here() -> None:
-    elsewhere = {"eval", "demo", "reembed", "restore", "verify"}  # they have tests of their own
+    # These have tests of their own.
+    elsewhere = {"eval", "demo", "reembed", "restore", "verify", "promote", "demote", "chat"}
     assert set(SHAPES) | elsewhere == set(COMMANDS)
 
 

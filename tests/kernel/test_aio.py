@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tercet import AsyncTercet, Tercet
+from tercet.admin import Admin
 from tercet.aio import AsyncAdmin, AsyncScopedMemory
-from tercet.kernel import Admin
 from tercet.scoped import ScopedMemory
 
 

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tercet import Hits, ScopedMemory, Tercet
-from tercet.testing import FakeEmbedder, SeededClock, texts
+from tercet.cli import main
+from tercet.testing import FakeEmbedder, SeededClock, isolation, texts
 from tercet.testing.base import all_clear, told_apart
 from tercet.text.read.message import Message
 
@@ -214,3 +215,44 @@ def test_a_draft_cannot_be_placed_elsewhere(tmp_path: Path) -> None:
             with pytest.raises(error):
                 call()
         assert alice.list().total == 0
+
+
+def test_many_tenants_through_every_door(tmp_path: Path) -> None:
+    """Random operations by Python, `await`, command line and archive, held against a book of what each may see."""
+    done = isolation.run(tmp_path, main, tenants=6, operations=400, seed=3)
+    assert done["leaks"] == 0
+    assert done["foreign_ids_compared"]
+
+
+@pytest.mark.slow
+def test_a_hundred_tenants_through_every_door(tmp_path: Path) -> None:
+    """The benchmark does 100,000."""
+    done = isolation.run(tmp_path, main, tenants=100, operations=6_000, seed=4)
+    assert done["leaks"] == 0
+    doors = set(done["by_door"])  # type: ignore[call-overload]
+    assert {
+        "archive export",
+        "archive import",
+        "cli list",
+        "cli recall",
+        "cli show",
+        "async recall",
+        "python recall",
+    } <= doors
+
+
+LEAKS: dict[str, dict[str, object]] = {
+    "tercet.vault.reader.Reader": {"under": lambda self, _: self},
+    "tercet.vault.search.columns.Columns": {"_owned": "TRUE", "_owners": ()},
+    "tercet.scope.Scope": {"covers": lambda *_: True},
+}
+"""What a wall is called, and what it is like when it is broken."""
+
+
+@pytest.mark.parametrize("wall", [*LEAKS])
+def test_the_book_sees_a_leak(wall: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a wall broken, the run above fails: it can."""
+    for name, broken in LEAKS[wall].items():
+        monkeypatch.setattr(f"{wall}.{name}", broken)
+    with pytest.raises(isolation.LeakError):
+        isolation.run(tmp_path, main, tenants=6, operations=1_500, seed=3)

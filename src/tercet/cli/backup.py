@@ -25,14 +25,18 @@ def run(session: Session, args: Namespace) -> Answer:
     """Copy every tenant, or put the copies back."""
     if args.restore:
         return _restore(session, Path(args.folder).expanduser())
-    files = session.existing().tercet.backup(args.folder)
+    files = session.existing().tercet.backup(args.folder, by=session.caller)
     document = {"folder": args.folder, "files": [str(file) for file in files]}
     return Answer(document, [f"Copied {out.count(len(files), 'tenant')} to {args.folder}"])
 
 
 def _restore(session: Session, folder: Path) -> Answer:
+    from tercet.admin import require_all
     from tercet.vault.backup import restore
 
+    if session.folder.is_dir():
+        require_all(session.tercet, session.caller)
+        session.tercet.close()  # the files that come back want to be alone
     done = restore(folder, session.folder)
     document = {
         "folder": str(folder),

@@ -37,4 +37,5 @@ def run(session: Session, args: Namespace) -> Answer:
     )
     tokens = find_counter(args.tokenizer)(text)
     document = {"context": text, "tokens": tokens, "budget": args.budget, "tokenizer": args.tokenizer}
+    document["answer"] = text.answer or None
     return Answer(document, out.block(text, "") if text else ["Nothing found."])

@@ -24,7 +24,7 @@ def add_arguments(parser: Parser) -> None:
 def run(session: Session, args: Namespace) -> Answer:
     """Examine every tenant. The exit code is 1 if something is left that is not as it should be."""
     tercet = session.existing().tercet
-    found = tercet.doctor(repair=args.repair)
+    found = tercet.doctor(repair=args.repair, by=session.caller)
     findings = [finding_json(name, one) for name, several in found.items() for one in several]
     left = [one for one in findings if not one["repaired"]]
     document: dict[str, Any] = {

@@ -41,5 +41,6 @@ def _row(cube: MemCube, width: int | None) -> Line:
     when = f"{cube.observed:%Y-%m-%d %H:%M}" if cube.observed else " " * 16
     front = f"  {when}  "
     said = f"{cube.speaker}: {cube.text}" if cube.speaker else cube.text
+    said = f"{out.marked(cube)}{said}"
     left = None if width is None else max(width - len(cube.id) - len(front), 20)
     return [Span(cube.id, "strong"), Span(front, "faint"), out.one_line(said, left)]

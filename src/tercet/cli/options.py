@@ -82,10 +82,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     for option, says in SCOPE.items():
         group.add_argument(option, metavar="NAME", help=says)
     group.add_argument("--as", metavar="NAME", dest="caller", default="local", help="who asks; the journal records it")
+    group.add_argument("--purpose", metavar="NAME", help="what for, where rules tell purposes apart")
+    group.add_argument("--key", metavar="KEY", help="an API key; others can see a command line, so better: TERCET_KEY")
+    group.add_argument(
+        "--redact",
+        action="append",
+        metavar="KIND=ACTION",
+        help="allow, mask or refuse what texts hold of a kind or group (credentials, personal); may come several times",
+    )
     group.add_argument("--words", action="store_true", help="work by words alone: load no embedding model")
 
 
-VALUED = frozenset({"--store", "--as", *SCOPE})
+VALUED = frozenset({"--store", "--as", "--purpose", "--key", "--redact", *SCOPE})
 """Those of the common options that take a value."""
 
 

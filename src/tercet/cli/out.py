@@ -159,6 +159,11 @@ def heading(cube: MemCube) -> str:
     return day_and_time(cube.observed) + (f" · {cube.speaker}" if cube.speaker else "")
 
 
+def marked(cube: MemCube) -> str:
+    """What stands before a memory that is in quarantine."""
+    return "[quarantined] " if cube.governance.trust == 0 else ""
+
+
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Progress | None]:
     """A bar on stderr for long work, moved by calling what is yielded with (done, total); None where nobody watches."""

@@ -32,6 +32,7 @@ def add_arguments(parser: Parser) -> None:
         "--min-score", type=float, metavar="S", help="only hits with this score (0 to 1) or a better one"
     )
     parser.add_argument("--policy", metavar="NAME", help="how to rank; left out: the default policy")
+    parser.add_argument("--quarantined", action="store_true", help="only what is in quarantine, which is else left out")
     parser.add_argument("--why", action="store_true", help="show what each signal gave")
 
 
@@ -41,7 +42,7 @@ def run(session: Session, args: Namespace) -> Answer:
     hits = memory.recall(
         args.question,
         limit=args.limit,
-        where=conditions(args.where),
+        where=(conditions(args.where) or {}) | ({"quarantined": True} if args.quarantined else {}),
         since=args.since,
         until=args.until,
         min_score=args.min_score,
@@ -62,7 +63,7 @@ def hit_lines(place: int, hit: Hit, *, why: bool, mark: str = "") -> list[Line]:
         [
             f"{place:>3}. ",
             Span(f"{hit.score:.3f}", "good"),
-            f"  {out.heading(hit.cube)}  ",
+            f"  {out.heading(hit.cube)}  {out.marked(hit.cube)}",
             Span(hit.cube.id, "faint"),
             Span(mark, "good"),
         ],

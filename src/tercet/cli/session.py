@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from tercet.cli.options import pair
 from tercet.errors import VaultError
 from tercet.scope import Caller
 
@@ -42,22 +43,31 @@ class Session:
     @property
     def memory(self) -> ScopedMemory:
         """The scope that the options name, as of the moment that they name."""
-        memory = self.scoped(self.tercet, tenant=self.args.tenant)
+        memory = self.scoped(self.tercet, tenant=self.args.tenant, by=self.caller)
         known, valid = getattr(self.args, "as_of", None), getattr(self.args, "valid", None)
         if known is None and valid is None:
             return memory
         return memory.as_of(known=int(known) if known is not None and known.isdecimal() else known, valid=valid)
 
+    @cached_property
+    def caller(self) -> Caller:
+        """Who asks: whoever the key (`--key`, else TERCET_KEY) makes, else the name that `--as` gives."""
+        key = self.args.key or os.environ.get("TERCET_KEY")
+        if key:
+            return self.tercet.caller(key, purpose=self.args.purpose)
+        return Caller(self.args.caller, purpose=self.args.purpose)
+
     def open(self, folder: Path) -> Tercet:
         """A vault, with the embedder that the options ask for."""
         from tercet.kernel import Tercet
 
-        return Tercet.open(folder, embedder=None if self.args.words else "auto")
+        redaction = dict(pair(one, "--redact") for one in self.args.redact or ())
+        return Tercet.open(folder, embedder=None if self.args.words else "auto", redaction=redaction)
 
-    def scoped(self, tercet: Tercet, *, tenant: str | None) -> ScopedMemory:
-        """The scope that the options name, in another vault and tenant."""
+    def scoped(self, tercet: Tercet, *, tenant: str | None, by: Caller | None = None) -> ScopedMemory:
+        """The scope that the options name, in another vault and tenant; no key opens another vault."""
         args = self.args
-        by = Caller(args.caller)
+        by = by or Caller(args.caller)
         return tercet.scope(
             tenant=tenant, user=args.user, agent=args.agent, session=args.session, branch=args.branch, by=by
         )

@@ -30,6 +30,7 @@ from tercet.errors import InvalidRequest, VaultError
 from tercet.exchange.typed import misfit
 from tercet.lifecycle import State
 from tercet.scope import Scope
+from tercet.vault.allowed import EVERYTHING
 from tercet.vault.codec import decode, dump, encode
 from tercet.vault.ids import format_id, parse_id
 
@@ -74,9 +75,10 @@ STREAM = "(a stream)"
 
 
 def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> int:
-    """Write what a scope holds, as of one moment, to a binary stream; returns how many cubes were written.
+    """Write what the caller may read of a scope, as of one moment, to a binary stream; returns how many cubes.
 
-    It goes on record, so that an erasure can name it; `export_file` records the file by its path and hash.
+    A cube that has a version which the caller may not read is left out whole. The export goes on record, so that an
+    erasure can name it; `export_file` records the file by its path and hash. Raises Refused.
     """
     hashed = _Hashed(stream)
     numbers = write_archive(memory, hashed, progress=progress)
@@ -89,7 +91,7 @@ def put_on_record(memory: ScopedMemory, path: str, sha256: bytes, numbers: Seque
     if not numbers:
         return
     try:
-        with memory.tercet.vault.tenant(memory.scope.tenant).writing(by=memory.by.name) as writer:
+        with memory.tercet.vault.tenant(memory.scope.tenant).writing(by=memory.by.signed) as writer:
             writer.exported(path, sha256, numbers)
     except VaultError as error:
         log.warning("the export to %s is not on record: %s", path, error)
@@ -107,10 +109,14 @@ class _Hashed:
 
 
 def write_archive(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> list[int]:
-    """Write what a scope holds to a binary stream; returns the numbers of the cubes that were written."""
-    memory.tercet.access.check(memory.by, "read", memory.scope)
-    with memory.tercet.vault.tenant(memory.scope.tenant).reading(memory.moment) as reader:
+    """Write what the caller may read of a scope to a binary stream; returns the numbers of the cubes written."""
+    gate = memory.tercet.gate
+    gate.enter(memory.by, "read", memory.scope)
+    with memory.tercet.vault.tenant(memory.scope.tenant).reading(memory.moment) as whole:
+        reader = whole.under(gate.allowed(whole, memory.by, "read", memory.scope))
         numbers = reader.numbers(memory.scope, {"kind": Kind.TEXT.value})
+        if reader.allowed is not EVERYTHING:
+            numbers = [n for n in numbers if all(map(reader.allowed.covers, reader.versions(n)))]
         head = {
             "format": FORMAT,
             "version": VERSION,

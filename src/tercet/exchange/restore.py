@@ -7,13 +7,17 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, TypeAlias
 
-from tercet.cube import MemCube
-from tercet.errors import InvalidRequest, MissingMemory
+from tercet.cube import MemCube, Trust
+from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
+from tercet.govern.gate import granting
+from tercet.govern.quarantine import with_trust
+from tercet.keeping import secret
 from tercet.lifecycle import State
-from tercet.scope import Scope
+from tercet.scope import Right, Scope
 from tercet.text.prepare import prepare, space_of
 from tercet.text.read.drafts import drafts
+from tercet.vault.allowed import NOTHING, Allowed
 from tercet.vault.reader import Reader
 from tercet.vault.spaces import Space
 from tercet.vault.writer import Entry, Writer
@@ -62,14 +66,17 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
     ------
     InvalidRequest
         If the archive is damaged, or holds something outside this scope; nothing is changed then.
+    Refused
+        If the caller may not write all that it holds; nothing is changed then, either.
     """
-    memory.tercet.access.check(memory.by, "write", memory.scope)
-    if memory.moment.known is not None:
-        raise InvalidRequest("A view of the past can only be read; import into the scope itself.")
-    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    gate, by = memory.tercet.gate, memory.by
+    memory.enter("write")
     tenant = memory.tercet.vault.tenant(memory.scope.tenant)
+    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    records = _admitted(records, memory)
     with tenant.reading(memory.moment) as reader:
-        plans = _plans(reader, records)
+        gate.vet(reader, by, "write", memory.scope, [one for record in records for one in record.versions])
+        plans = _plans(reader, _sight(memory, reader), records)
     wanted = [plan for plan in plans if plan.refused is None and plan.first < len(plan.record.versions)]
     space = None
     for start in range(0, len(wanted), BATCH):
@@ -80,7 +87,8 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
         # Only the newest version keeps its vectors, but one written without any would leave an embed job behind.
         entries = iter(prepare(versions, embedder))
         prepared = [(plan, [next(entries) for _ in plan.record.versions[plan.first :]]) for plan in part]
-        with tenant.writing(by=memory.by.name, branch=memory.moment.branch) as writer:
+        with tenant.writing(by=by.signed, branch=memory.moment.branch) as writer:
+            gate.vet(writer.reader, by, "write", memory.scope, versions)
             _write(writer, prepared, space)
         if progress is not None:
             progress(start + len(part), len(wanted))
@@ -106,11 +114,36 @@ def _placed(record: Record, memory: ScopedMemory) -> Record:
     return Record(tuple(versions), record.state)
 
 
-def _plans(reader: Reader, records: Sequence[Record]) -> list[Plan]:
+def _admitted(records: Sequence[Record], memory: ScopedMemory) -> list[Record]:
+    """The records redacted and screened as whatever comes in is; what an archive says of its origin is not believed."""
+    versions = [version for record in records for version in record.versions]
+    admitted = iter(memory.tercet.intake.admit(versions, lambda: secret(memory, "write"), foreign=True))
+    return [replace(record, versions=tuple(next(admitted) for _ in record.versions)) for record in records]
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the caller may read, and what it may bring up to date."""
+
+    read: Allowed
+    revise: Allowed
+
+
+def _sight(memory: ScopedMemory, reader: Reader) -> Sight:
+    def of(right: Right) -> Allowed:
+        try:
+            return memory.tercet.gate.allowed(reader, memory.by, right, memory.scope)
+        except Refused:
+            return NOTHING
+
+    return Sight(of("read"), of("revise"))
+
+
+def _plans(reader: Reader, sight: Sight, records: Sequence[Record]) -> list[Plan]:
     plans, coming = list[Plan](), set[str]()
     refs = set[tuple[Scope, str]]()
     for record in records:
-        plan = _plan(reader, record, coming, refs)
+        plan = _plan(reader, sight, record, coming, refs)
         if plan.refused is None:
             coming.add(record.id)
             refs |= {(record.scope, ref) for ref in [record.versions[0].ref] if ref is not None}
@@ -118,13 +151,14 @@ def _plans(reader: Reader, records: Sequence[Record]) -> list[Plan]:
     return plans
 
 
-def _plan(reader: Reader, record: Record, coming: set[str], refs: set[tuple[Scope, str]]) -> Plan:
+def _plan(reader: Reader, sight: Sight, record: Record, coming: set[str], refs: set[tuple[Scope, str]]) -> Plan:
     anywhere = Scope(reader.tenant)
     here = _history(reader, record.id, anywhere)
     shared = min(len(here), len(record.versions))
     ref, behind = record.versions[0].ref, len(here) < len(record.versions)
     sources = [link.id for link in record.versions[-1].behavioural.derivations]
-    missing = next((id for id in sources if id not in coming and not _history(reader, id, anywhere)), None)
+    seen = reader.under(sight.read)
+    missing = next((id for id in sources if id not in coming and not _history(seen, id, anywhere)), None)
     refused = None
     if reader.erased(record.id):
         refused = "it was erased here, and erased memories do not come back"
@@ -136,11 +170,20 @@ def _plan(reader: Reader, record: Record, coming: set[str], refs: set[tuple[Scop
         refused = f"it was made from {missing}, which is not here"
     elif not here and ref is not None and ((record.scope, ref) in refs or reader.named(record.scope, ref) is not None):
         refused = f"its ref {ref!r} names another memory"
+    elif here and not all(map(sight.read.covers, here)):
+        refused = "its id is taken by another memory"
     elif here and (here[0].scope != record.scope or not all(map(_same, here[:shared], record.versions[:shared]))):
         refused = "it is here with another content"
     elif here and behind and here[-1].state is State.FROZEN:
         refused = "it is frozen here, so its later versions do not come in"
+    elif here and behind and not all(map(sight.revise.covers, (here[-1], *_later(record, here)))):
+        refused = "it is here, and this caller may not revise it"
     return Plan(record, shared if behind else len(record.versions), refused)
+
+
+def _later(record: Record, here: Sequence[MemCube]) -> list[MemCube]:
+    """The versions that would come, with the grants that the memory has here: those of an archive give no right."""
+    return [granting(version, here[-1].governance.access) for version in record.versions[len(here) :]]
 
 
 def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
@@ -152,7 +195,11 @@ def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
 
 
 def _same(mine: MemCube, theirs: MemCube) -> bool:
-    return mine.text == theirs.text and header(without_episode(mine)) == header(without_episode(theirs))
+    def compared(cube: MemCube) -> object:
+        # How far it is believed is decided here, where it may have been released since.
+        return header(with_trust(without_episode(cube), Trust.OBSERVED))
+
+    return mine.text == theirs.text and compared(mine) == compared(theirs)
 
 
 def _write(writer: Writer, prepared: Iterable[tuple[Plan, Prepared]], space: Space | None) -> None:

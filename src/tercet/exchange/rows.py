@@ -7,7 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tercet.admin import KeptRule
     from tercet.cube import MemCube
+    from tercet.govern.injections import Injection
+    from tercet.govern.keys import Key
     from tercet.text.recall.hits import Hit
     from tercet.vault.branches import Branch, Snapshot
     from tercet.vault.doctor import Finding
@@ -107,6 +110,20 @@ def rewound_json(rewound: Rewound) -> Json:
     return asdict(rewound)
 
 
+def injection_json(injection: Injection) -> Json:
+    """An answer and the memories that went into it."""
+    scope = injection.scope
+    return {
+        "answer": injection.answer,
+        "at": _iso(injection.at),
+        "by": injection.by,
+        "user": scope.user,
+        "agent": scope.agent,
+        "session": scope.session,
+        "memories": [{"id": one.cube, "version": one.version, "score": one.score} for one in injection.memories],
+    }
+
+
 def receipt_json(receipt: Receipt) -> Json:
     """What an erasure did: the receipt as it is signed."""
     from tercet.govern.receipt import receipt_document
@@ -117,6 +134,21 @@ def receipt_json(receipt: Receipt) -> Json:
 def finding_json(tenant: str, finding: Finding) -> Json:
     """Something a check found."""
     return {"tenant": tenant, **asdict(finding)}
+
+
+def rule_json(kept: KeptRule) -> Json:
+    """A rule with its number."""
+    from tercet.govern.rules import to_json
+
+    return {"n": kept.n, **to_json(kept.rule)}
+
+
+def key_json(key: Key) -> Json:
+    """A key, without what opens."""
+    scope = {part: getattr(key.within, part) for part in ("tenant", "user", "agent", "session")}
+    sets = {name: sorted(getattr(key, name)) for name in ("rights", "roles", "purposes")}
+    times = {name: _iso(getattr(key, name)) for name in ("made", "expires", "revoked")}
+    return {"id": key.id, "name": key.name, **scope, **sets, **times}
 
 
 def _iso(when: datetime | None) -> str | None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultError
-from tercet.govern.access import AllowAll
 from tercet.kernel import Tercet
 from tercet.testing.fakes import FakeEmbedder
 from tercet.testing.faults import CHANGES, Call, DiskError, DiskFull, FaultyDisk
@@ -77,7 +76,7 @@ class History:
             entropy=self.entropy,
             vfs=self.disk.name if self.disk else None,
         )
-        return Tercet(vault, embedder=FakeEmbedder(dim) if embedder else None, access=AllowAll(), clock=self.clock)
+        return Tercet(vault, embedder=FakeEmbedder(dim) if embedder else None)
 
     def run(self, steps: int) -> Iterator[Moment]:
         """Make calls; yields the vault as it is at the beginning and after each."""

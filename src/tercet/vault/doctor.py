@@ -12,7 +12,7 @@ import numpy as np
 
 from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
-from tercet.vault import jobs, journal, ledger, mark
+from tercet.vault import blobs, jobs, journal, ledger, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
 from tercet.vault.erase import UNUSED_NAMES
@@ -61,6 +61,7 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
                     *examine(connection, name, repair=repair),
                     *_segments(connection, segments_of(path), repair=repair),
                     *_ledger(connection, path, repair=repair),
+                    *(Finding("blobs", *one) for one in blobs.examine(connection, path, repair=repair)),
                 ]
             if repair and (again := tenant.recheck()):
                 found[name].append(Finding("erased", f"{len(again)} memories were erased again", repaired=True))

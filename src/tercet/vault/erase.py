@@ -14,7 +14,7 @@ from tercet.cube import MemCube
 from tercet.errors import Held, InvalidRequest
 from tercet.lifecycle import State
 from tercet.scope import DEFAULT_TENANT
-from tercet.vault import jobs, slots
+from tercet.vault import blobs, jobs, slots
 from tercet.vault.codec import from_micros, to_micros
 from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.ids import format_id, parse_id
@@ -305,6 +305,7 @@ def remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, i
     terms = words.counts(cube.text)
     words.remove(connection, owner, n, terms)
     rows["postings"] = rows.get("postings", 0) + len(terms)
+    rows["blobs"] = rows.get("blobs", 0) + blobs.release(connection, n)
     statements = [
         ("attributes", "DELETE FROM attributes WHERE owner = ? AND cube = ?", (owner, n)),
         ("vectors", "DELETE FROM vectors WHERE cube = ?", (n,)),
@@ -312,6 +313,7 @@ def remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, i
         ("derivations", "DELETE FROM derivations WHERE product = ? OR source = ?", (n, n)),
         ("exported", "DELETE FROM exported WHERE cube = ?", (n,)),
         ("uses", "DELETE FROM uses WHERE cube = ?", (n,)),
+        ("injected", "UPDATE injected SET version = NULL, score = NULL WHERE cube = ?", (parse_id(cube.id),)),
         ("versions", "DELETE FROM versions WHERE cube = ?", (n,)),
         ("cubes", "DELETE FROM cubes WHERE n = ?", (n,)),
     ]

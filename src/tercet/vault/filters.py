@@ -44,6 +44,7 @@ COLUMNS: Mapping[str, str] = {
     "role": "c.role",
     "ref": "c.ref",
     "observed": "c.observed",
+    "quarantined": "(c.trust = 0)",
 }
 NEGATIONS: Mapping[str, str] = {"$ne": "$eq", "$nin": "$in"}
 COMPARISONS: Mapping[str, str] = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
@@ -52,9 +53,9 @@ COMPARISONS: Mapping[str, str] = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "
 def compile_where(where: Where | None, user: str | None = None) -> tuple[str, list[Any]]:
     """A condition over `cubes c`, and its bindings; `user` is whose cubes are asked for, None for everybody's.
 
-    A key is a column (kind, type, state, speaker, role, ref, observed), `tags`, or the name of a metadata entry (also
-    as `metadata.NAME`). A value is a scalar for equality, a list for "any of these", or a mapping of operators: $eq
-    $ne $gt $gte $lt $lte $in $nin $exists.
+    A key is a column (kind, type, state, speaker, role, ref, observed), `quarantined` (true or false), `tags`, or the
+    name of a metadata entry (also as `metadata.NAME`). A value is a scalar for equality, a list for "any of these", or
+    a mapping of operators: $eq $ne $gt $gte $lt $lte $in $nin $exists.
 
     Raises
     ------
@@ -131,6 +132,10 @@ def _matching(key: str, test: str, bound: list[Any], owned: Owned) -> Condition:
 def _scalar(key: str, value: object) -> Scalar:
     if key == "observed":
         return to_micros(_time(value))
+    if key == "quarantined":
+        if not isinstance(value, bool):
+            raise InvalidRequest(f"quarantined is true or false, not {value!r:.80}.")
+        return value
     if key in COLUMNS and not isinstance(value, str):
         raise InvalidRequest(f"{key} is compared with text, not {value!r}.")
     if isinstance(value, str):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from tercet.cube import MemCube, Scalar
+from tercet.vault.allowed import grant_value
 from tercet.vault.codec import to_micros
 
 
 def attributes(cube: MemCube) -> list[tuple[str, Scalar]]:
     """What filters find a cube by beside its columns: (key, value)."""
     held: list[tuple[str, Scalar]] = [("tags", tag) for tag in cube.tags]
+    held += [("access", grant_value(grant.subject, grant.right, grant.context)) for grant in cube.governance.access]
     return held + [(f"metadata.{key}", value) for key, value in cube.metadata.items() if value is not None]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import apsw
 
 from tercet.errors import InvalidRequest, VaultDamaged
+from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.codec import dump, from_micros, to_micros
 from tercet.vault.connection import query, rising, undamaged
 from tercet.vault.ids import format_id, parse_id
@@ -99,6 +100,7 @@ def changes(
     layers: Sequence[tuple[int, int]],
     since: int,
     limit: int,
+    allowed: Allowed = EVERYTHING,
 ) -> list[Change]:
     """Lines after `since`, oldest first, on cubes of the scopes that meet a condition over `scopes s`, `owners o`.
 
@@ -107,13 +109,18 @@ def changes(
     """
     within = " OR ".join("(of = ? AND (j.seq <= ? OR j.action = 'forget'))" for _ in layers)
     bounds = [bound for layer in layers for bound in layer]
+    heads, judged = "", "TRUE"
+    if allowed is not EVERYTHING:
+        heads = "LEFT JOIN cubes c ON c.n = j.number "
+        judged = f"CASE WHEN c.n IS NULL THEN {allowed.gone} ELSE {allowed.condition} END"
     statement = (
         "SELECT j.seq, j.at, j.action, j.cube, j.version, j.by, "  # noqa: S608  # our own words; values are bound
         "CASE WHEN json_valid(j.detail) THEN coalesce(j.detail ->> '$.branch', 0) ELSE 0 END AS of "
-        "FROM journal j LEFT JOIN scopes s ON s.n = j.scope LEFT JOIN owners o ON o.n = s.owner "
-        f"WHERE j.seq > ? AND j.scope IS NOT NULL AND {condition} AND ({within}) ORDER BY j.seq LIMIT ?"
+        f"FROM journal j LEFT JOIN scopes s ON s.n = j.scope LEFT JOIN owners o ON o.n = s.owner {heads}"
+        f"WHERE j.seq > ? AND j.scope IS NOT NULL AND {condition} AND ({within}) AND {judged} ORDER BY j.seq LIMIT ?"
     )
-    rows = query(connection, statement, (since, *bindings, *bounds, limit))
+    bound = (since, *bindings, *bounds, *allowed.gone_bindings, *allowed.bindings, limit)
+    rows = query(connection, statement, bound)
     rising([row[0] for row in rows], since)
     with undamaged("The journal"):
         return [
@@ -174,7 +181,7 @@ def logged_ids(connection: apsw.Connection) -> Iterator[str]:
     for action, cube, episode in query(connection, statement):
         if episode is not None:
             yield episode
-        elif action == "remember":
+        elif action in {"remember", "promote"}:
             yield format_id(cube)
 
 

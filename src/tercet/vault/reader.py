@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import apsw
 import numpy as np
@@ -16,6 +17,7 @@ from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, MissingMemory, VaultDamaged
 from tercet.scope import Scope
 from tercet.vault import journal
+from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.branches import TRUNK, Line
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, rising, scalar, undamaged
@@ -52,13 +54,13 @@ class Selection:
     bindings: tuple[Any, ...]
 
 
-def select(scope: Scope, where: Where | None = None) -> Selection:
-    """The cubes of a scope that meet `where`."""
+def select(scope: Scope, where: Where | None = None, allowed: Allowed = EVERYTHING) -> Selection:
+    """The cubes of a scope that meet `where`, of those that are allowed."""
     condition, bindings = compile_where(where, scope.user)
     parts = [("o.user", scope.user), ("s.agent", scope.agent), ("s.session", scope.session)]
     given = [(column, value) for column, value in parts if value is not None]
-    condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition])
-    return Selection(condition, (*(value for _, value in given), *bindings))
+    condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition, allowed.condition])
+    return Selection(condition, (*(value for _, value in given), *bindings, *allowed.bindings))
 
 
 class Page(list[MemCube]):
@@ -77,6 +79,8 @@ class Page(list[MemCube]):
 class Reader:
     """What one snapshot of the file holds, as a line shows it: the main line as it is now, unless told otherwise.
 
+    All of it, or what `under` leaves.
+
     `past` reads, from a vault in memory, those cubes that the line shows otherwise than the rows are; `left_out` are
     the numbers of rows that it does not show.
     """
@@ -93,7 +97,16 @@ class Reader:
         self.connection, self.tenant, self.line, self.past = connection, tenant, line, past
         self.left_out = overlay.left_out if overlay else ()
         self.there = overlay.there if overlay else frozenset[int]()
+        self.allowed = EVERYTHING
         self._scopes: dict[tuple[str, str, str], Scope] = {}
+
+    def under(self, allowed: Allowed) -> Self:
+        """The same snapshot, of which only what is allowed is there: every call that takes a scope keeps to it."""
+        narrowed = copy.copy(self)
+        narrowed.allowed = allowed
+        if self.past is not None:
+            narrowed.past = self.past.under(allowed)
+        return narrowed
 
     @property
     def _seen(self) -> str:
@@ -153,7 +166,7 @@ class Reader:
         return [found[n] for n in numbers if n in found]
 
     def history(self, id: str, scope: Scope) -> list[MemCube]:
-        """Every version, oldest first. Raises MissingMemory."""
+        """Every version that is allowed, oldest first. Raises MissingMemory."""
         n, _ = self.head(id, scope)
         versions = self.past.versions(n) if self.past is not None and n in self.there else self.versions(n)
         # A row that a branch made when it changed its parent's cube goes on where the parent's versions were then.
@@ -167,7 +180,7 @@ class Reader:
                     *(replace(old, behavioural=replace(old.behavioural, state=state)) for old in older),
                     *versions,
                 ]
-        return versions
+        return [cube for cube in versions if self.allowed.covers(cube)]
 
     def versions(self, n: int) -> list[MemCube]:
         """Every version of the cube with that number, oldest first."""
@@ -188,7 +201,7 @@ class Reader:
         """
         check_limit(limit)
         after = _read_cursor(cursor)
-        chosen = select(scope, where)
+        chosen = select(scope, where, self.allowed)
         total, numbers = 0, list[int]()
         for reader in self._readers:
             base = f"{_HEAD} WHERE {reader._seen} AND {chosen.condition}"  # noqa: SLF001
@@ -239,12 +252,18 @@ class Reader:
         chosen = select(scope)
         layers = [(layer.branch, layer.until) for layer in self.line.layers]
         return journal.changes(
-            self.connection, chosen.condition, chosen.bindings, layers=layers, since=since, limit=limit
+            self.connection,
+            chosen.condition,
+            chosen.bindings,
+            layers=layers,
+            since=since,
+            limit=limit,
+            allowed=self.allowed,
         )
 
     def numbers(self, scope: Scope, where: Where | None = None) -> list[int]:
         """The numbers of all cubes of a scope that meet `where`."""
-        chosen = select(scope, where)
+        chosen = select(scope, where, self.allowed)
         found: list[int] = []
         for reader in self._readers:
             statement = f"SELECT c.n {_HEAD} WHERE {reader._seen} AND {chosen.condition} ORDER BY c.n"  # noqa: SLF001
@@ -281,7 +300,7 @@ class Reader:
 
         `where` or `id` say of which cubes. A cube that met `where` in an earlier version only is not among them.
         """
-        chosen = select(scope, where)
+        chosen = select(scope, where, self.allowed)
         named, bound = ("TRUE", ()) if id is None else ("c.id = ?", (parse_id(id) or b"",))
         own = "TRUE" if self.line.branch == 0 else f"c.branch = {self.line.branch} AND c.hidden != 0"
         statement = f"SELECT c.n {_HEAD} WHERE {named} AND {own} AND {chosen.condition} ORDER BY c.n"
@@ -297,7 +316,7 @@ class Reader:
         return (self,) if self.past is None else (self, self.past)
 
     def _find(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
-        chosen = select(scope)
+        chosen = select(scope, None, self.allowed)
         statement = f"SELECT c.n {_HEAD} WHERE {condition} AND {self._seen} AND {chosen.condition}"
         return [n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))]
 

@@ -15,7 +15,7 @@ from tercet.vault.schema import migrate
 
 NEEDED = (
     "owners", "scopes", "episodes", "cubes", "versions", "journal", "spaces", "meta", "branches", "snapshots",
-    "exports", "exported", "rules", "keys", "blobs",
+    "exports", "exported", "rules", "keys", "blobs", "injections", "injected",
 )  # fmt: skip
 """What nothing else can tell."""
 WELCOME = ("vectors", "old_vectors", "jobs", "erased", "scrubs", "uses", "unlinks", "sqlite_sequence")

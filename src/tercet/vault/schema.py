@@ -156,7 +156,14 @@ STEPS: Mapping[int, str] = {
         n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, sha256 BLOB NOT NULL
     );
     CREATE TABLE exported (cube INTEGER NOT NULL, export INTEGER NOT NULL, PRIMARY KEY (cube, export)) WITHOUT ROWID;
-    -- Access: rules as JSON in the order in which they are read; keys by the hash of their secret.
+    -- Access: what a cube grants (key 'access'), found by whom it is granted to; rules as JSON; keys by the hash of
+    -- their text.
+    INSERT OR IGNORE INTO attributes
+    SELECT s.owner, 'access', g.value, c.n
+    FROM cubes c JOIN scopes s ON s.n = c.scope
+    JOIN versions v ON v.cube = c.n AND v.branch = 0 AND v.version = c.version
+    JOIN json_each(v.header, '$.access') g;
+    CREATE INDEX attributes_by_grant ON attributes (value) WHERE key = 'access';
     CREATE TABLE rules (n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, body TEXT NOT NULL);
     CREATE TABLE keys (
         id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, body TEXT NOT NULL,
@@ -180,6 +187,18 @@ STEPS: Mapping[int, str] = {
     ) GROUP BY owner, term, block;
     DROP TABLE postings;
     ALTER TABLE blocks RENAME TO postings;
+    -- What entered which prompt: ids, versions and scores, and the question's salted hash; never content.
+    CREATE TABLE injections (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        answer BLOB NOT NULL UNIQUE, at INTEGER NOT NULL, by TEXT NOT NULL,
+        user TEXT NOT NULL, agent TEXT NOT NULL, session TEXT NOT NULL, salt BLOB NOT NULL, question BLOB NOT NULL
+    );
+    CREATE TABLE injected (
+        injection INTEGER NOT NULL, place INTEGER NOT NULL, cube BLOB NOT NULL, version INTEGER, score REAL,
+        PRIMARY KEY (injection, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX injected_by_cube ON injected (cube);
+    CREATE INDEX cubes_in_quarantine ON cubes (n) WHERE trust = 0;
     """,
 }
 

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.scope import Scope
-from tercet.vault import jobs, ledger, mark
+from tercet.vault import blobs, jobs, ledger, mark
+from tercet.vault.allowed import Allowed, everything
 from tercet.vault.branches import HERE, Moment, line_at
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
@@ -39,7 +40,7 @@ from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
 from tercet.vault.scrub import AT_ONCE, scrub, scrub_waits
 from tercet.vault.search import wide
-from tercet.vault.search.columns import Columns, Ints
+from tercet.vault.search.columns import Columns, Ints, among
 from tercet.vault.search.lines import LineView, Pasts
 from tercet.vault.search.vectors import unpack
 from tercet.vault.search.view import ScopeView
@@ -196,11 +197,13 @@ class Tenant:
         since: datetime | None = None,
         until: datetime | None = None,
         now: datetime | None = None,
+        allowed: Callable[[Reader], Allowed] = everything,
     ) -> ScopeView:
         """The rows of a scope that recall may look at, as of the reader's snapshot.
 
         Where the conditions name a state, cubes of that state, archived ones too; else those that are `READABLE`. What
-        has reached its end by `now` is left out, though the sweep may not have come by yet.
+        has reached its end by `now` is left out, though the sweep may not have come by yet. `allowed` says which rows
+        the caller may see; it is asked within the snapshot.
         """
         connection = reader.connection
         statement, bound = ("SELECT n FROM owners", ()) if scope.user is None else (
@@ -211,17 +214,23 @@ class Tenant:
             owners = [n for (n,) in query(connection, statement, bound)]
             chosen = None if scope.user is None else tuple(owners)
             space_n, dim = _space_number(connection, space), space.dim if space else 1
-            columns = self._cached(chosen, space_n, dim, reader.line.numbers)
+            key = (chosen, space_n, dim, reader.line.numbers, allowed(reader))
+            columns = self._cached(*key)
             if columns.seq > head(connection)[0]:  # somebody read earlier in this transaction
-                columns = Columns(chosen, space_n, dim, reader.line.numbers)
+                columns = Columns(*key)
             table = columns.at(connection)
             if not reader.line.plain:
                 table = self._pasts.table(reader, columns, table)
             seen = table if where and "state" in where else columns.readable(table)
         keep = np.ones(len(seen), dtype=np.bool_)
-        if now is not None and (ended := [n for (n,) in query(connection, _ENDED, (to_micros(now),))]):
-            rows = seen.rows_of(np.array(ended, dtype=np.int64))
+        left_out = query(connection, _ENDED, (to_micros(now),)) if now is not None else []
+        if (where or {}).get("quarantined") is not True:  # nothing else brings one into an answer
+            left_out += query(connection, "SELECT n FROM cubes WHERE trust = 0")
+        if left_out:
+            rows = seen.rows_of(np.array([n for (n,) in left_out], dtype=np.int64))
             keep[rows[rows >= 0]] = False
+        if not where or "kind" not in where:  # what has no words or vectors is no answer, unless it is asked for
+            keep &= among(seen.kind, columns.kinds.names, {"text"})
         for numbers, wanted in reader.sets(scope, where):
             inside = np.zeros(len(seen), dtype=np.bool_)
             rows = seen.rows_of(numbers)
@@ -235,6 +244,16 @@ class Tenant:
             seen = seen.take(np.flatnonzero(keep))
         basis = (connection, chosen, seen, columns.names(seen), (space_n, dim), self._nearest)
         return ScopeView(*basis) if reader.line.plain else LineView(*basis, reader)
+
+    def secret(self) -> bytes:
+        """32 bytes of this tenant's own, made when first asked for, that never leave its file but in a backup."""
+        held = "SELECT value FROM meta WHERE key = 'secret'"
+        with self.maintaining() as connection:
+            if scalar(connection, held) is None:
+                with atomic(connection):
+                    made = self.vault.entropy(32).hex()
+                    connection.execute("INSERT INTO meta VALUES ('secret', ?) ON CONFLICT DO NOTHING", (made,))
+            return bytes.fromhex(str(scalar(connection, held)))
 
     def index(self) -> None:
         """Write the segments that wide searches want and do not have, or that too much has changed since.
@@ -273,10 +292,11 @@ class Tenant:
 
         The erasure is committed: a disk that is full or fails does not undo it, and the scrub is tried again by a job.
         """
-        if not at_once and not self.scrubs_at_once:
-            return "the scrub job (the file is large)"
         try:
             with self.maintaining() as connection:
+                blobs.unlink_unnamed(connection, self.path)
+                if not at_once and not self.scrubs_at_once:
+                    return "the scrub job (the file is large)"
                 if scrub_waits(connection) and wide.renew(connection, self._wide.folder):
                     jobs.enqueue(connection, "index", {}, at=self.vault.clock())
                 self._drop_idle()
@@ -392,10 +412,12 @@ class Tenant:
         past = None if found.image is None else Reader(found.open(), self.name)
         return Reader(connection, self.name, line=line, past=past, overlay=found)
 
-    def _cached(self, owners: Sequence[int] | None, space: int, dim: int, branches: tuple[int, ...]) -> Columns:
-        key = (owners, space, branches)
+    def _cached(
+        self, owners: tuple[int, ...] | None, space: int, dim: int, branches: tuple[int, ...], allowed: Allowed
+    ) -> Columns:
+        key = (owners, space, branches, allowed)
         if key not in self._columns:
-            self._columns[key] = Columns(owners, space, dim, branches)
+            self._columns[key] = Columns(owners, space, dim, branches, allowed)
         self._columns.move_to_end(key)
         while len(self._columns) > 1 and sum(held.size for held in self._columns.values()) > CACHE_BYTES:
             self._columns.popitem(last=False)

@@ -12,7 +12,7 @@ from tercet.cube import Kind, Link, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
-from tercet.vault import jobs, slots
+from tercet.vault import blobs, jobs, slots
 from tercet.vault.codec import commit, dump, encode, from_micros, to_micros
 from tercet.vault.connection import marks, query, scalar
 from tercet.vault.heads import attributes, heading
@@ -355,6 +355,7 @@ class Writer:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (seq, at[0], cube.version, self.branch, piece, None if piece else cube.text, header, salt, commitment),
         )
+        blobs.name(self.connection, at[0], cube)
         for link in cube.behavioural.derivations:
             self.connection.execute(
                 "INSERT INTO derivations VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest, Unsupported
+from tercet.text.recall.frame import frame, inside
 from tercet.text.recall.hits import Hit
 
 if TYPE_CHECKING:
@@ -42,8 +43,22 @@ TOKENIZERS: Mapping[str, Counter] = {
 }
 
 
-def render(hits: Sequence[Hit], *, budget: int, count: Counter) -> str:
-    """As many of the best hits as fit in `budget` tokens, in the order in which they were said.
+class Context(str):
+    """A passage for a prompt; `hits` are those of its memories, best first, and `answer` names it in the trace."""
+
+    __slots__ = ("answer", "hits")
+    answer: str
+    hits: tuple[Hit, ...]
+
+    def __new__(cls, text: str, *, hits: Sequence[Hit], answer: str = "") -> Self:
+        """The passage, with what it was made from."""
+        made = super().__new__(cls, text)
+        made.hits, made.answer = tuple(hits), answer
+        return made
+
+
+def render(hits: Sequence[Hit], *, budget: int, count: Counter) -> Context:
+    """As many of the best hits as fit in `budget` tokens, in the order in which they were said, framed as data.
 
     A hit that does not fit is left out and the next, shorter one is tried: words are never cut in the middle.
 
@@ -53,11 +68,11 @@ def render(hits: Sequence[Hit], *, budget: int, count: Counter) -> str:
         If the budget is not positive.
     """
     check_budget(budget)
-    chosen: list[MemCube] = []
+    chosen: list[Hit] = []
     for hit in hits:
-        if count(_lay_out([*chosen, hit.cube])) <= budget:
-            chosen.append(hit.cube)
-    return _lay_out(chosen)
+        if count(lay_out([one.cube for one in [*chosen, hit]])) <= budget:
+            chosen.append(hit)
+    return Context(lay_out([hit.cube for hit in chosen]), hits=chosen)
 
 
 def check_budget(budget: int) -> int:
@@ -76,16 +91,22 @@ def find_counter(tokenizer: str | Counter) -> Counter:
     return TOKENIZERS[tokenizer]
 
 
-def _lay_out(cubes: Sequence[MemCube]) -> str:
-    lines, day = [], ""
+def lay_out(cubes: Sequence[MemCube]) -> str:
+    """Cubes within the frame; nothing for no cubes."""
+    return frame(lines_of(cubes))
+
+
+def lines_of(cubes: Sequence[MemCube]) -> list[str]:
+    """Cubes in the order in which they were said, with speakers and dates, as the lines that stand in the frame."""
+    lines, day = list[str](), ""
     for cube in sorted(cubes, key=_when):
         today = f"{cube.observed:%A, %d %B %Y}" if cube.observed else ""
         if today != day:
             lines.append(f"{today}:")
             day = today
         clock = f"{cube.observed:%H:%M} " if cube.observed else ""
-        lines.append(f"- {clock}{cube.speaker + ': ' if cube.speaker else ''}{cube.text}")
-    return "\n".join(lines)
+        lines.append(f"- {clock}{inside(cube.speaker) + ': ' if cube.speaker else ''}{inside(cube.text)}")
+    return lines
 
 
 def _when(cube: MemCube) -> tuple[float, str]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.lifecycle import READABLE, State
+from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.connection import marks, query, scalar, undamaged
 from tercet.vault.search.ragged import Ragged
 from tercet.vault.search.vectors import unpack
@@ -175,11 +176,19 @@ class Names:
 class Columns:
     """Keeps a `Table` for some owners (None: all) and one embedding space, up to a sequence number of the journal.
 
-    It holds what is seen of some branches, by number, as their rows are now; 0 is the main line.
+    It holds what is seen of some branches, by number, as their rows are now; 0 is the main line. Only what is `allowed`
+    is in it: whoever may see the same shares one, and nothing is judged twice.
     """
 
-    def __init__(self, owners: Sequence[int] | None, space: int, dim: int, branches: tuple[int, ...] = (0,)) -> None:
-        self.owners, self.space, self.dim, self.branches = owners, space, dim, branches
+    def __init__(
+        self,
+        owners: Sequence[int] | None,
+        space: int,
+        dim: int,
+        branches: tuple[int, ...] = (0,),
+        allowed: Allowed = EVERYTHING,
+    ) -> None:
+        self.owners, self.space, self.dim, self.branches, self.allowed = owners, space, dim, branches, allowed
         self.seq = -1
         self.runs, self.speakers, self.kinds, self.states = Names(), Names(), Names(), Names()
         self._table: Table | None = None
@@ -266,11 +275,12 @@ class Columns:
     @property
     def _owned(self) -> str:
         seen = f"c.branch IN ({','.join(map(str, self.branches))}) AND c.hidden = 0"
-        return seen if self.owners is None else f"{seen} AND s.owner IN ({marks(self.owners)})"
+        owned = "TRUE" if self.owners is None else f"s.owner IN ({marks(self.owners)})"
+        return f"{seen} AND {owned} AND {self.allowed.condition}"
 
     @property
-    def _owners(self) -> tuple[int, ...]:
-        return tuple(self.owners or ())
+    def _owners(self) -> tuple[Any, ...]:
+        return (*(self.owners or ()), *self.allowed.bindings)
 
     def _read(self, connection: apsw.Connection, condition: str, bound: Sequence[int], *, wide: bool) -> Table:
         statement = f"{_SCALARS} WHERE {self._owned} AND {condition} ORDER BY c.n"

@@ -1,0 +1,1 @@
+"""Finding what a policy speaks of: credentials, personal data, instructions to a model."""

@@ -1,0 +1,152 @@
+"""The one place where access is decided: every front door leads through it, and none around it.
+
+Three things must agree: where the caller belongs (`Caller.within`, its rights, its key), the policy that the vault was
+opened with, and the rules that stand in the tenant's own file. The last two default to yes while there are none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+import apsw
+
+from tercet.cube import Grant, MemCube
+from tercet.errors import Refused
+from tercet.govern.access import Access
+from tercet.govern.policy import Rules, grant_values, refuse
+from tercet.govern.rules import Rule, from_json
+from tercet.scope import Caller, Right, Scope
+from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
+from tercet.vault.codec import to_micros
+from tercet.vault.connection import undamaged
+from tercet.vault.ids import Clock
+from tercet.vault.policy import Token, granted, key_row, rule_rows, rules_token
+from tercet.vault.reader import Reader
+
+NO_KEY = "This key opens nothing here: it is wrong, expired or revoked. An administrator makes one with `tercet keys`."
+"""Said of every key that does not open, whatever is wrong with it."""
+HOUSE = Caller("tercet")
+"""The vault's own jobs, which hand nothing to anybody: this very object, none that is equal, is let through."""
+
+
+class Gate:
+    """Decides. `enter` comes before anything is opened; `allowed` within the snapshot that is then used."""
+
+    def __init__(self, access: Access | Rules, clock: Clock) -> None:
+        self.access, self.clock = access, clock
+        self._stored: dict[str, tuple[Token, Rules]] = {}
+
+    def enter(self, caller: Caller, right: Right, scope: Scope) -> None:
+        """Return if the caller may come as far as the tenant's file.
+
+        Raises
+        ------
+        Refused
+            If the scope is not one that the caller belongs to, if the right is none of its own, or by the policy.
+        """
+        if caller is HOUSE:
+            return
+        if caller.within is not None and not caller.within.covers(scope):
+            raise refuse(caller, right, "there: it belongs elsewhere")
+        if caller.rights is not None and right not in caller.rights:
+            raise refuse(caller, right, "here")
+        if not isinstance(self.access, Rules):
+            self.access.check(caller, right, scope)
+        elif caller.within is None and not self.access.know(caller, scope.tenant):
+            raise refuse(caller, right, "here")
+
+    def allowed(self, reader: Reader, caller: Caller, right: Right, scope: Scope) -> Allowed:
+        """What the caller may use the right on, as of the reader's snapshot.
+
+        Raises
+        ------
+        Refused
+            If that is nothing, whatever there is.
+        """
+        if caller is HOUSE:
+            return EVERYTHING
+        self.enter(caller, right, scope)
+        connection = reader.connection
+        if caller.key is not None:
+            self._check_key(connection, caller.key)
+        policies = [self.access] if isinstance(self.access, Rules) else []
+        stored = self.stored(connection, scope.tenant)
+        if stored is not None:
+            policies.append(stored)
+        if not policies:
+            return EVERYTHING
+        at = self.clock() if any(policy.timed for policy in policies) else None
+        grants = right != "administer" and granted(connection, grant_values(caller, right))
+        found = EVERYTHING
+        for policy in policies:
+            one = policy.allowed(caller, right, scope, at=at, granted=grants)
+            if one is NOTHING:
+                raise refuse(caller, right, "here")
+            found = found.both(one)
+        return found
+
+    def administer(self, reader: Reader, caller: Caller, tenant: str) -> None:
+        """Return if the caller administers the whole tenant. Raises Refused."""
+        if self.allowed(reader, caller, "administer", Scope(tenant)) is not EVERYTHING:
+            raise refuse(caller, "administer", "here")
+
+    def vet(self, reader: Reader, caller: Caller, right: Right, scope: Scope, cubes: Iterable[MemCube]) -> Allowed:
+        """Return what the right is allowed on if it covers these; so must the right to share, where they grant any.
+
+        What a draft grants does not count for itself: nobody gives himself a right that way.
+
+        Raises
+        ------
+        Refused
+            If the caller may not write one of them.
+        """
+        found, shared = self.allowed(reader, caller, right, scope), None
+        for cube in cubes:
+            bare = granting(cube, frozenset())
+            if not found.covers(bare):
+                raise refuse(caller, right, "a memory with these tags, of this type and sensitivity")
+            if cube.governance.access:
+                shared = shared or self.allowed(reader, caller, "share", scope)
+                if not shared.covers(bare):
+                    raise refuse(caller, "share", "this memory, and it grants rights to others")
+        return found
+
+    def stored(self, connection: apsw.Connection, tenant: str) -> Rules | None:
+        """The rules in a tenant's file; None while there are none. Raises VaultDamaged for one that cannot be read."""
+        token = rules_token(connection)
+        if not token[0]:
+            return None
+        held = self._stored.get(tenant)
+        if held is None or held[0] != token:
+            held = token, Rules([rule for _, rule in read_rules(connection, tenant)])
+            self._stored[tenant] = held
+        return held[1]
+
+    def _check_key(self, connection: apsw.Connection, id: str) -> None:
+        row = key_row(connection, id)
+        if row is None or not row.live(to_micros(self.clock())):
+            raise Refused(NO_KEY)
+
+
+def granting(cube: MemCube, access: frozenset[Grant]) -> MemCube:
+    """The cube with another access list."""
+    if cube.governance.access == access:
+        return cube
+    return replace(cube, governance=replace(cube.governance, access=access))
+
+
+def read_rules(connection: apsw.Connection, tenant: str) -> list[tuple[int, Rule]]:
+    """(number, rule) of each rule in a tenant's file. Raises VaultDamaged."""
+    found = []
+    for n, body in rule_rows(connection):
+        with undamaged(f"Rule {n}"):
+            found.append((n, from_json(json.loads(body), tenant)))
+    return found
+
+
+def permits(rules: Rules, caller: Caller, tenant: str, at: datetime) -> bool:
+    """Whether the rules let the caller administer a tenant at a moment."""
+    return rules.allowed(caller, "administer", Scope(tenant), at=at) is EVERYTHING

@@ -1,0 +1,185 @@
+"""How a scoped view writes: past the gate, through redaction and quarantine, to vectors, into one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from tercet.cube import MemCube
+from tercet.errors import InvalidRequest, MissingMemory, Refused
+from tercet.govern import quarantine
+from tercet.govern.forgetting import forget
+from tercet.govern.policy import refuse
+from tercet.scope import Right
+from tercet.text.prepare import answering_space, prepare
+from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
+from tercet.vault.erase import Receipt
+from tercet.vault.reader import Reader
+from tercet.vault.writer import Writer
+
+if TYPE_CHECKING:
+    from tercet.scoped import ScopedMemory
+
+WaitFor = Literal["vectors", "words"]
+
+
+def allowed(view: ScopedMemory, reader: Reader, right: Right = "read") -> Allowed:
+    """What of the reader's snapshot the view's caller may use a right on. Raises Refused if that is nothing."""
+    return view.tercet.gate.allowed(reader, view.by, right, view.scope)
+
+
+def find(view: ScopedMemory, reader: Reader, id: str, right: Right) -> int:
+    """The number of a cube on which the view's caller may use a right.
+
+    Raises Refused if it may only read it, and MissingMemory if it may not even do that: whether there is such a cube is
+    then not told, and looked for by the same statements.
+    """
+    may = allowed(view, reader, right)
+    try:
+        return reader.under(may).head(id, view.scope)[0]
+    except MissingMemory as missing:
+        if may is EVERYTHING:
+            raise
+        try:
+            reader.under(allowed(view, reader)).head(id, view.scope)
+        except (Refused, MissingMemory):
+            raise missing from None
+    raise refuse(view.by, right, f"memory {id}")
+
+
+def secret(view: ScopedMemory, right: Right) -> bytes:
+    """The tenant's secret, which is made when it is first asked for: not for a caller who may write nothing there."""
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading(view.moment) as reader:
+        allowed(view, reader, right)
+    return tenant.secret()
+
+
+def put(view: ScopedMemory, found: Sequence[MemCube], wait_for: WaitFor = "vectors") -> list[MemCube]:
+    """Keep drafts; those that only repeat what `context` gave are left out. See `ScopedMemory.remember_many`."""
+    gate = view.tercet.gate
+    view.enter("write")
+    if wait_for not in get_args(WaitFor):
+        raise InvalidRequest(f"wait_for is 'vectors' or 'words', not {wait_for!r}.")
+    for draft in found:
+        if not view.scope.covers(draft.scope):
+            raise InvalidRequest(f"The draft's scope {draft.scope} lies outside this one, {view.scope}.")
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    # Rules judge what would be stored, which is what is left after redaction.
+    found = view.tercet.intake.admit(found, lambda: secret(view, "write"))
+    if not found:
+        return []
+    now = view.tercet.clock()
+    found = [view.tercet.retention.applied(draft, now=now) for draft in found]
+    with tenant.reading(view.moment) as reader:  # before an embedder, maybe not ours, sees the words
+        vetted = gate.vet(reader, view.by, "write", view.scope, found)
+    embedder = view.tercet.embedder if wait_for == "vectors" else None
+    entries, space = prepare(found, embedder), answering_space(embedder)
+    with tenant.writing(by=view.by.signed, branch=view.moment.branch) as writer:
+        if allowed(view, writer.reader, "write") != vetted:  # the rules have changed meanwhile
+            gate.vet(writer.reader, view.by, "write", view.scope, found)
+        _check_named(view, writer.reader, found)
+        return writer.put(entries, space)
+
+
+def revise(view: ScopedMemory, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
+    """Write the next version of a cube. See `ScopedMemory.revise`."""
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    trust = min(old.governance.trust, new.governance.trust)  # a rollback brings back that of its version
+    governance, behavioural = replace(old.governance, trust=trust), replace(old.behavioural, parent=None)
+    draft = replace(new, governance=governance, behavioural=behavioural)
+    draft = view.tercet.intake.revise(draft, lambda: secret(view, "revise"))
+    with tenant.reading(view.moment) as reader:
+        _check_change(view, reader, old.id, draft)
+    embedder = view.tercet.embedder
+    [entry], space = prepare([draft], embedder), answering_space(embedder)
+    with tenant.writing(by=view.by.signed, branch=view.moment.branch) as writer:
+        _check_change(view, writer.reader, old.id, draft)
+        return writer.revise(old.id, entry, space, expect=expect, action=action)
+
+
+def admit(view: ScopedMemory, id: str) -> MemCube:
+    """Let a memory out of quarantine. See `ScopedMemory.admit`."""
+    view.enter("administer")
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading(view.moment) as reader:
+        _, old = reader.under(allowed(view, reader)).head(id, view.scope)  # nobody releases what he cannot read
+        find(view, reader, id, "administer")
+    embedder = view.tercet.embedder
+    [entry], space = prepare([quarantine.released(old)], embedder), answering_space(embedder)
+    with tenant.writing(by=view.by.signed, branch=view.moment.branch) as writer:
+        find(view, writer.reader, id, "administer")
+        return writer.revise(old.id, entry, space, expect=old.version, action="admit")
+
+
+def promotable(view: ScopedMemory, ids: Sequence[str], reader: Reader) -> list[MemCube]:
+    """The cubes of these ids, if all of them may be built upon: read and promoted by this caller, not in quarantine."""
+    seen = reader.under(allowed(view, reader))
+    cubes = []
+    for id in ids:
+        cubes.append(seen.head(id, view.scope)[1])
+        find(view, reader, id, "promote")
+    quarantine.check_trainable(cubes)
+    return cubes
+
+
+def steer(view: ScopedMemory, id: str, right: Right, change: Callable[[Writer, int, MemCube], object]) -> MemCube:
+    """Change the state or the hold of a cube; returns it as it is then."""
+    view.enter(right)
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading(view.moment) as reader:  # what is not there is said before a tenant's file is made
+        find(view, reader, id, right)
+    view.tercet.flush_uses(tenant)  # a use that is still gathered came before
+    with tenant.writing(by=view.by.signed, branch=view.moment.branch) as writer:
+        n = find(view, writer.reader, id, right)
+        [cube] = writer.reader.cubes([n])
+        change(writer, n, cube)
+        return writer.reader.head(id, view.scope)[1]
+
+
+def erase(
+    view: ScopedMemory,
+    asked: Callable[[Reader], list[int]],
+    *,
+    despite_hold: str | None = None,
+    probe: bool = True,
+) -> Receipt:
+    """Erase the cubes of those numbers, which are asked for within the transaction. See `ScopedMemory.forget`."""
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading(view.moment) as reader:
+        asked(reader)  # what is not there is said before a tenant's file is made
+    signer = view.tercet.signer  # a key that cannot be read is told of before anything is erased
+    by, branch = view.by.signed, view.moment.branch
+    receipt = forget(tenant, asked, by=by, branch=branch, despite_hold=despite_hold, probe=probe)
+    for gone in receipt.erased:
+        view.tercet.kv.forget(gone)
+    return receipt if signer is None else signer.receipt(receipt)
+
+
+def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -> None:
+    """Sources and refs of drafts name cubes; those that this caller may not read are not there, or not told."""
+    links = {link for draft in found for link in draft.behavioural.derivations}
+    refs = [(draft.scope, draft.ref) for draft in found if draft.ref is not None]
+    if not links and not refs:
+        return
+    try:
+        may = allowed(view, reader)
+    except Refused:
+        may = NOTHING
+    for link in links:
+        reader.under(may).head(link.id, view.scope)
+    for scope, ref in refs if may is not EVERYTHING else ():
+        twin = reader.named(scope, ref)
+        if twin is not None and not may.covers(twin):
+            raise Refused(f"The ref {ref!r} is taken, and {view.by.name!r} may not read what it names.")
+
+
+def _check_change(view: ScopedMemory, reader: Reader, id: str, draft: MemCube) -> None:
+    """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
+    may = allowed(view, reader, "revise")
+    if may is EVERYTHING:
+        return
+    find(view, reader, id, "revise")
+    if not may.covers(replace(draft, descriptive=replace(draft.descriptive, id=id))):
+        raise refuse(view.by, "revise", f"memory {id} into this")
