@@ -77,7 +77,7 @@ def test_a_receipt_is_written_and_verified(cli: Cli, tmp_path: Path) -> None:
     done = cli("verify", str(file), "--json")
     assert (done.code, done.json["passed"]) == (1, False)
     assert cli("verify", str(tmp_path / "nowhere")).code == 2
-    assert cli("verify", str(file), "--key", "nonsense").code == 2
+    assert cli("verify", str(file), "--public-key", "nonsense").code == 2
 
 
 def test_audit(cli: Cli, tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ class TestRelease:
         free = memory.admit(page.id)
         assert (free.version, free.text, trust_of(free)) == (2, page.text, Trust.OBSERVED)
         assert "pool" in memory.context("hotel pool")
-        assert [change.action for change in memory.changes() if change.id == page.id] == ["remember", "release"]
+        assert [change.action for change in memory.changes() if change.id == page.id] == ["remember", "admit"]
         with pytest.raises(InvalidRequest, match="not in quarantine"):
             memory.admit(page.id)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet import InvalidRequest, MemCube, Message, Receipt, ScopedMemory, Tercet, Text, VaultError, derive, kernel
+from tercet import InvalidRequest, MemCube, Message, Receipt, ScopedMemory, Tercet, Text, VaultError, chores, derive
 from tercet.cube import Payload
 from tercet.exchange.archive import export_scope
 from tercet.exchange.export import export_file
@@ -256,7 +256,7 @@ def test_a_product_of_many_is_made_again_from_the_rest(
         return Text(" ".join(cube.text for cube in sources))
 
     known: Mapping[str, object] = {"join/v1": join}
-    monkeypatch.setattr(kernel, "REBUILDERS", known)
+    monkeypatch.setattr(chores, "REBUILDERS", known)
     assert t.work(until_idle=True) == 1
     [again] = [cube for cube in alice.list() if cube.behavioural.derivations]
     assert (again.text, again.behavioural.method, again.descriptive.type) == ("One. Three.", "join/v1", "summary")
@@ -313,7 +313,7 @@ def test_receipts_are_checked_on_a_copy_without_the_private_key(receipt: Receipt
     environment = {**os.environ, "TERCET_SIGNING_KEY": str(tmp_path / "auditor")}
     runs = [
         subprocess.run(_python(*command, *more), capture_output=True, text=True, env=environment, check=False)
-        for more in ((), ("--key", public_of(tmp_path / "keys" / "mine")))
+        for more in ((), ("--public-key", public_of(tmp_path / "keys" / "mine")))
     ]
     assert [run.returncode for run in runs] == [1, 0]
     assert "another key" in runs[0].stdout

@@ -130,7 +130,7 @@ def promote(
                 return twin
             for draft_file in (data, note) if apart is None else (data, more, note):
                 draft_file.place()
-            [made] = writer.put([Entry(_named(draft, name), {})], None, action="promote")
+            [made] = writer.put([Entry(_named(draft, name, sources), {})], None, action="promote")
             return made
 
 
@@ -307,6 +307,8 @@ def _name(parts: object) -> str:
     return f"kv:{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
 
 
-def _named(draft: MemCube, name: str) -> MemCube:
+def _named(draft: MemCube, name: str, sources: Sequence[MemCube]) -> MemCube:
+    """The draft with a name, and the tags of its sources: a rule that speaks of those speaks of it, too."""
     d = draft.descriptive
-    return replace(draft, descriptive=replace(d, origin=replace(d.origin, ref=name)))
+    tags = tuple(dict.fromkeys(tag for cube in sources for tag in cube.tags))
+    return replace(draft, descriptive=replace(d, tags=tags, origin=replace(d.origin, ref=name)))

@@ -27,7 +27,7 @@ def run(session: Session, args: Namespace) -> Answer:
     """Do what is asked; `verify` has exit code 1 if anything is wrong."""
     tercet = session.existing().tercet
     if args.what == "verify":
-        found = tercet.verify_audit(args.files, tenant=args.tenant, key=args.key)
+        found = tercet.verify_audit(args.files, tenant=args.tenant, key=args.public_key)
         return answer(found, "The chain is whole")
     if args.what == "anchor":
         if len(args.files) != 1:

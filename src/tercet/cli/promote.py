@@ -32,7 +32,7 @@ def run(session: Session, args: Namespace) -> Answer:
     if args.due is bool(args.ids):
         raise InvalidRequest("Say what to promote: ids, or --due for what measured use says.")
     if args.due:
-        found = session.existing().tercet.tend(engine=args.engine, precision=args.precision)
+        found = session.existing().tercet.tend(engine=args.engine, precision=args.precision, by=session.caller)
         lines = [
             f"{name}: {len(one['promoted'])} promoted, {len(one['demoted'])} demoted" for name, one in found.items()
         ]

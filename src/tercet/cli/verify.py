@@ -21,15 +21,17 @@ def add_arguments(parser: Parser) -> None:
 
 
 def add_key(parser: Parser) -> None:
-    """`--key`."""
+    """`--public-key`."""
     parser.add_argument(
-        "--key", metavar="PUB", help="the signer's public key, in hex or in a file; left out: the one that signs here"
+        "--public-key",
+        metavar="PUB",
+        help="the signer's public key, in hex or in a file; left out: the one that signs here",
     )
 
 
 def run(session: Session, args: Namespace) -> Answer:
     """Verify; exit code 1 if anything is wrong."""
-    return answer(session.existing().tercet.verify(args.receipt, key=args.key), "The receipt is genuine")
+    return answer(session.existing().tercet.verify(args.receipt, key=args.public_key), "The receipt is genuine")
 
 
 def answer(found: Audited, well: str) -> Answer:

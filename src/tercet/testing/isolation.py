@@ -307,7 +307,7 @@ class Isolation:
             memory.changes,
             lambda: memory.recall("boiler"),
             lambda: memory.remember("Mine now."),
-            lambda: memory.forget(where={}),
+            lambda: memory.forget(everything=True),
             lambda: export_scope(memory, io.BytesIO()),
             lambda: self.t.admin(tenant=other.name, by=caller),
         ]
