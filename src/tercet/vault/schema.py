@@ -263,7 +263,7 @@ def _migrate(connection: apsw.Connection, newest: int) -> None:
 
 
 CHANGED = frozenset({"migrations", "postings", "attributes"})
-"""Tables whose number of rows a step may change: step 2 packs postings in blocks, and adds access lists to attributes."""
+"""Tables whose number of rows a step may change: step 2 packs postings in blocks and files access lists."""
 
 
 def _counts(connection: apsw.Connection) -> dict[str, int]:
