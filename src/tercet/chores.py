@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from tercet.activation import tend
 from tercet.cube import MemCube, Payload, derive
 from tercet.engine.base import require
+from tercet.errors import Unsupported
 from tercet.govern.gate import HOUSE
 from tercet.schedule import promotion
 from tercet.text.embed.fill import fill
@@ -20,6 +22,8 @@ from tercet.vault.sweep import Sweep
 if TYPE_CHECKING:
     from tercet.engine.base import CacheEngine
     from tercet.kernel import Tercet
+
+log = logging.getLogger(__name__)
 
 RETRY = timedelta(minutes=1)
 UNKNOWN = timedelta(days=1)
@@ -60,13 +64,16 @@ def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[s
 
 
 def tended(tercet: Tercet, tenant: Tenant, engine: str | None, precision: str) -> dict[str, list[str]]:
-    model = tercet.engines.get(engine)
-    require(model, "cache", "Promotion by measured cost")
-    reads = cast("CacheEngine", model)
+    """Give and take KV caches of a tenant by measured cost; returns the ids promoted and demoted."""
     view, policy = tercet.scope(tenant=tenant.name, by=HOUSE), promotion.POLICY
     tercet.flush_uses(tenant)
     heats = promotion.observe(tenant, policy, at=tercet.clock(), by="tercet")
     gone = tend.fallen(tenant, view.scope)
+    if not heats and not promotion.kv_numbers(tenant)["caches"]:
+        return tend.carry_out([], [], view.promote, view.demote)  # no model is loaded for nothing
+    model = tercet.engines.get(engine)
+    require(model, "cache", "Promotion by measured cost")
+    reads = cast("CacheEngine", model)
     held = tend.survey(tenant, view.scope, reads, heats, tercet.kv)
     if not held:
         return tend.carry_out([], gone, view.promote, view.demote)
@@ -87,7 +94,10 @@ def _pace(tercet: Tercet, engine: CacheEngine, precision: str) -> promotion.Pace
 
 
 def _tend(tercet: Tercet, tenant: Tenant) -> datetime | None:
-    tended(tercet, tenant, None, "bf16")
+    try:
+        tended(tercet, tenant, None, "bf16")
+    except Unsupported as error:  # an engine that keeps no caches, or is not installed here: nothing to do, ever
+        log.info("KV caches are not tended: %s", error)
     return None
 
 
