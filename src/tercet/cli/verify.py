@@ -36,10 +36,10 @@ def run(session: Session, args: Namespace) -> Answer:
 
 def answer(found: Audited, well: str) -> Answer:
     """What a check found."""
-    lines: list[Line] = [[Span("wrong ", "bad"), problem] for problem in found.problems]
+    lines: list[Line] = [[Span("wrong: ", "bad"), problem] for problem in found.problems]
     if found.passed:
         upto = f"; vouched for up to line {found.anchored:,}" if found.anchored else ""
-        lines = [[Span("well ", "good"), f"{well}. The journal has {found.lines:,} lines{upto}"]]
+        lines = [[Span(well, "good"), f". The journal has {found.lines:,} lines{upto}"]]
         lines.append(f"Its head is {found.head or 'nothing: it is empty'}")
     document = asdict(found) | {"problems": list(found.problems), "passed": found.passed}
     return Answer(document, lines, code=0 if found.passed else 1)
