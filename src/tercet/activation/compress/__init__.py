@@ -14,8 +14,8 @@ all heads may be (n,). A budget of T or more must give all rows. `compress` (act
 layer by layer, gathers the rows and writes `Entry.rows`; a wrapper that shares a budget out over layers or heads calls
 `keep` of the one it wraps with another budget, or overrides which budget `compress` gives.
 
-What a mechanism needs beyond keys and values it declares in `needs`, and the engine's `observe` collects it in one
-prefill: "queries" (the queries of the last `window` tokens, after RoPE), "hidden" (the layer's input states).
+What a mechanism needs beyond keys and values it declares in `needs`, and `TransformersEngine.observe` collects it in
+one prefill: "queries" (the queries of the last `window` tokens, after RoPE), "hidden" (the layer's input states).
 """
 
 from __future__ import annotations
