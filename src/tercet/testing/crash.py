@@ -76,7 +76,7 @@ def write(folder: Path, seed: int, travels: float = 0.1) -> None:
                 kept = [scope.revise(id, f"revised {mark}")]
             else:
                 id = ids.pop(chance.randrange(len(ids)))
-                tell({"doing": [], "erasing": id})
+                tell({"doing": [], "erasing": [id]})
                 tell({"gone": scope.forget(id).erased})
                 continue
             ids += [cube.id for cube in kept if cube.version == 1]
@@ -86,7 +86,7 @@ def write(folder: Path, seed: int, travels: float = 0.1) -> None:
 def travel(t: Tercet, mark: str, chance: random.Random) -> list[str]:
     """Branch, change something there and drop it, or restore a snapshot; returns the ids that the main line shows."""
     scope = t.scope(user=USER)
-    now = {cube.id: cube.text for cube in _all(t)}
+    now = {cube.id: cube.text for cube in every(t)}
     if chance.random() < 0.5:
         tell({"doing": [], "travelling": [now]})
         t.branch(mark)
@@ -153,8 +153,8 @@ def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
     """Compare the vault with the book, and take into the book what the killed call did."""
     with Tercet.open(folder, embedder=FakeEmbedder()) as t:
         scope = t.scope(user=USER)
-        found = {cube.id: cube.text for cube in _all(scope.tercet)}
-        ended = _settle(book, found, under_way)
+        found = {cube.id: cube.text for cube in every(scope.tercet)}
+        ended = settle(book, found, under_way)
         assert found == book.texts, f"lost or changed: {set(book.texts.items()) ^ set(found.items())}"
         twice = {text: count for text, count in Counter(found.values()).items() if count > 1}
         assert not twice, f"kept twice: {twice}"
@@ -166,13 +166,20 @@ def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
     return ended
 
 
-def _settle(book: Book, found: dict[str, str], under_way: dict[str, Any] | None) -> str:
+def settle(book: Book, found: dict[str, str], under_way: dict[str, Any] | None) -> str:
+    """Whether the call that was killed was "done" or "undone" ("idle": there was none), which the book then tells.
+
+    Raises AssertionError if it was half done.
+    """
     if under_way is None:
         return "idle"
     if "erasing" in under_way:
-        if under_way["erasing"] in found:
+        asked = under_way["erasing"]
+        left = set(asked) & found.keys()
+        assert len(left) in {0, len(asked)}, f"{len(left)} of {len(asked)} are left"
+        if left:
             return "undone"
-        book.note({"gone": [under_way["erasing"]]})
+        book.note({"gone": asked})
         return "done"
     if "travelling" in under_way:
         place = next((i for i, state in enumerate(under_way["travelling"]) if state == found), None)
@@ -187,7 +194,8 @@ def _settle(book: Book, found: dict[str, str], under_way: dict[str, Any] | None)
     return "done" if made else "undone"
 
 
-def _all(t: Tercet) -> list[Any]:
+def every(t: Tercet) -> list[Any]:
+    """All that the writer's scope holds."""
     cubes: list[Any] = []
     cursor = None
     while True:
@@ -273,11 +281,11 @@ def kill_in(phase: str, folder: Path, book: Book, *, seed: int, longest: float =
             book.note(line)
     under_way = set(lines[-1]["ending"]) if lines and "ending" in lines[-1] else set()
     with Tercet.open(folder, embedder=FakeEmbedder(), signing_key=None, clock=_after_leases) as t:
-        before = {cube.id for cube in _all(t)}
+        before = {cube.id for cube in every(t)}
         waits = bool(t.stats()["tenants"]["default"]["scrubs_waiting"])
         t.work(until_idle=True)
         assert t.stats()["tenants"]["default"]["scrubs_waiting"] == 0, "the scrub was not finished"
-        found = {cube.id: cube.text for cube in _all(t)}
+        found = {cube.id: cube.text for cube in every(t)}
         left = under_way & set(found)
         assert not left or phase != "sweep", "what had ended is still there"
         assert left in (set(), under_way), "an erasure was half done"

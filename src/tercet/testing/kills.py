@@ -21,7 +21,7 @@ from typing import Any
 
 from tercet.errors import VaultError
 from tercet.kernel import Tercet
-from tercet.testing.crash import USER, Book
+from tercet.testing.crash import USER, Book, every, settle
 from tercet.testing.fakes import FakeEmbedder
 from tercet.testing.narrow import narrow
 from tercet.text.read.message import Message
@@ -184,8 +184,8 @@ def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
     """Compare the vault with the book, and take into the book what the killed call did."""
     with open_vault(folder) as t:
         scope = t.scope(user=USER)
-        found = {cube.id: cube.text for cube in _all(scope.tercet)}
-        ended = _settle(book, found, under_way)
+        found = {cube.id: cube.text for cube in every(scope.tercet)}
+        ended = settle(book, found, under_way)
         assert found == book.texts, f"lost or changed: {set(book.texts.items()) ^ set(found.items())}"
         twice = {text: count for text, count in Counter(found.values()).items() if count > 1}
         assert not twice, f"kept twice: {twice}"
@@ -209,7 +209,7 @@ def check_copies(folder: Path, lines: list[dict[str, Any]]) -> None:
             assert copy.name not in holds, f"{copy.name} was acknowledged and is no whole backup"
         else:
             with open_vault(copy) as t:
-                ids = {cube.id for cube in _all(t)}
+                ids = {cube.id for cube in every(t)}
                 assert ids == holds.get(copy.name, ids), f"{copy.name} does not hold what it should"
                 assert not any(t.doctor().values()), t.doctor()
         shutil.rmtree(copy)
@@ -233,35 +233,6 @@ def check_move(folder: Path, book: Book, *, finish: bool) -> None:
             for id, text in list(book.texts.items())[-3:]:
                 assert id in [hit.cube.id for hit in scope.recall(text, limit=5)], f"not found: {text!r}"
             assert not any(t.doctor().values()), t.doctor()
-
-
-def _settle(book: Book, found: dict[str, str], under_way: dict[str, Any] | None) -> str:
-    if under_way is None:
-        return "idle"
-    if "erasing" in under_way:
-        left = set(under_way["erasing"]) & found.keys()
-        assert len(left) in {0, len(under_way["erasing"])}, f"{len(left)} of {len(under_way['erasing'])} are left"
-        if left:
-            return "undone"
-        book.note({"gone": under_way["erasing"]})
-        return "done"
-    texts = set(under_way["doing"])
-    made = {id: text for id, text in found.items() if text in texts}
-    assert len(made) in {0, len(texts)}, f"a call was half done: {len(made)} of {len(texts)}"
-    if made:
-        book.note({"kept": made})
-    return "done" if made else "undone"
-
-
-def _all(t: Tercet) -> list[Any]:
-    cubes: list[Any] = []
-    cursor = None
-    while True:
-        page = t.scope(user=USER).list(limit=1000, cursor=cursor)
-        cubes += page
-        cursor = page.cursor
-        if cursor is None:
-            return cubes
 
 
 def _be_killed(folder: Path, seed: int, deed: str, pipe: Connection) -> None:
