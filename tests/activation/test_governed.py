@@ -14,6 +14,7 @@ from tercet.engine.run import ModelRun
 from tercet.engine.transformers import TransformersEngine
 from tercet.govern.quarantine import with_trust
 from tercet.govern.rules import Rule
+from tercet.schedule.promotion import Pace
 from tercet.text.prepare import prepare
 from tercet.text.recall.frame import CLOSING, OPENING
 
@@ -107,7 +108,8 @@ def test_promoting_and_demoting_need_the_right(t: Tercet) -> None:
         t.scope(by=Caller("watchman")).chat("Which pears?")
 
 
-def test_the_vault_tends_under_rules(t: Tercet) -> None:
+def test_the_vault_tends_under_rules(t: Tercet, tiny: TransformersEngine) -> None:
+    t.paces[f"{tiny.identity.name} {tiny.identity.dtype} bf16"] = Pace(prefill=1e-3, load=5e-5, bytes=23_000)
     root, ann = rule(t)
     hidden = root.remember("Pears cost 4417.", tags=["hidden"])
     for _ in range(40):
