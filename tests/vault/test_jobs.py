@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tercet import EmbeddingFailed, Tercet
+from tercet.schedule.worker import run_due
 from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock
 from tercet.vault import jobs
 from tercet.vault.codec import to_micros
@@ -101,6 +105,20 @@ def test_a_killed_workers_job_is_done_by_the_next(tmp_path: Path, clock: SeededC
     with Tercet.open(tmp_path, embedder=FakeEmbedder(), clock=clock) as t:
         assert t.work(until_idle=True) == 1
         assert t.stats()["tenants"]["default"]["without_vector"] == 0
+
+
+def test_a_dead_workers_lease_ends_with_it(tmp_path: Path, clock: SeededClock) -> None:
+    """Its machine need not wait for the lease to run out; of a worker elsewhere nobody knows, and of one that lives."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    here = socket.gethostname()
+    with Tercet.open(tmp_path, embedder=FakeEmbedder(), clock=clock) as t:
+        for holder, done in ((f"{here}:{os.getppid()}", 0), (f"far-{here}:{child.pid}", 0), (f"{here}:{child.pid}", 1)):
+            with t.vault.tenant("default").maintaining() as connection:
+                connection.execute("DELETE FROM jobs")
+                jobs.enqueue(connection, "index", {}, at=clock())
+                assert jobs.take(connection, ["index"], worker=holder, at=clock()) is not None
+            assert run_due(t.vault.tenant("default"), {"index": lambda _: None}, clock) == done, holder
 
 
 def test_a_job_without_weights_waits_at_no_cost(t: Tercet, clock: SeededClock) -> None:

@@ -26,11 +26,13 @@ def run_due(tenant: Tenant, handlers: Mapping[str, Handler], clock: Clock) -> in
     """Run every job of a tenant that is due, one after the other; returns how many were done.
 
     A job that raises is tried again later, with a growing pause; after the last attempt it is dead, kept and shown by
-    `stats`. A job killed with its process becomes due again when its lease ends.
+    `stats`. A job killed with its process is done by the next worker of the same machine, or of another one when its
+    lease ends.
     """
     if not tenant.path.exists():
         return 0
     worker, done = f"{socket.gethostname()}:{os.getpid()}", 0
+    _end_leases_of_the_dead(tenant)
     while True:
         with tenant.maintaining() as connection:
             job = jobs.take(connection, tuple(handlers), worker=worker, at=clock())
@@ -49,3 +51,25 @@ def run_due(tenant: Tenant, handlers: Mapping[str, Handler], clock: Clock) -> in
                 done += 1
             else:
                 jobs.postpone(connection, job, until=again)
+
+
+def _end_leases_of_the_dead(tenant: Tenant) -> None:
+    with tenant.reading() as reader:
+        gone = [worker for worker in jobs.holders(reader.connection) if _gone(worker)]
+    if gone:
+        with tenant.maintaining() as connection:
+            jobs.end_leases(connection, gone)
+
+
+def _gone(worker: str) -> bool:
+    """Whether a worker was a process of this machine that is no more; False where that cannot be known."""
+    host, _, pid = worker.rpartition(":")
+    if host != socket.gethostname() or os.name != "posix":  # elsewhere, signal 0 may end a process
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # it lives, and is someone else's
+        return False
+    return False

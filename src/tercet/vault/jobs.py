@@ -66,6 +66,16 @@ def take(connection: apsw.Connection, names: Sequence[str], *, worker: str, at: 
         return Job(n, name, json.loads(body), attempts + 1, lease)
 
 
+def holders(connection: apsw.Connection) -> list[str]:
+    """The workers that have leased a job."""
+    return [worker for (worker,) in query(connection, "SELECT DISTINCT worker FROM jobs WHERE lease IS NOT NULL")]
+
+
+def end_leases(connection: apsw.Connection, workers: Sequence[str]) -> None:
+    """Let what these workers had leased be taken by others now: they are no more."""
+    connection.execute(f"UPDATE jobs SET lease = NULL, worker = NULL WHERE worker IN ({marks(workers)})", workers)  # noqa: S608
+
+
 def finish(connection: apsw.Connection, job: Job) -> None:
     """The job is done; it stays if it was put down again, or taken by another, since this worker took it."""
     connection.execute("DELETE FROM jobs WHERE n = ? AND lease = ?", (job.n, job.lease))
