@@ -207,10 +207,10 @@ def test_the_mean_normalised_rank_is_0_for_the_first_and_1_for_the_last() -> Non
 
 def cache_of(layers: list[LayerView]) -> KVCache:
     entries = [Entry(one.layer, EntryKind.KV, {"k": one.keys, "v": one.values}) for one in layers]
-    window = Entry(
-        len(layers), EntryKind.WINDOW_KV, {"k": layers[0].keys[:, -4:], "v": layers[0].values[:, -4:]}, first=36
-    )
-    return KVCache(ModelIdentity(*["x"] * 7), tuple(range(layers[0].tokens)), (*entries, window))
+    newest = {"k": layers[0].keys[:, -4:], "v": layers[0].values[:, -4:]}
+    window = Entry(len(layers), EntryKind.WINDOW_KV, newest, first=layers[0].tokens - 4)
+    identity = ModelIdentity("tiny", "1", "weights", "tokenizer", "template", "rope", "float32")
+    return KVCache(identity, tuple(range(layers[0].tokens)), (*entries, window))
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
