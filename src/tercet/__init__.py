@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tercet.aio import AsyncTercet
+    from tercet.converse import Reply
     from tercet.cube import MemCube, Text, derive
     from tercet.errors import (
         EmbeddingFailed,
+        EngineFailed,
         Held,
         IllegalTransition,
         InvalidRequest,
@@ -43,11 +45,13 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tercet.aio": ("AsyncTercet",),
+    "tercet.converse": ("Reply",),
     "tercet.kernel": ("Tercet",),
     "tercet.scoped": ("ScopedMemory",),
     "tercet.cube": ("MemCube", "Text", "derive"),
     "tercet.errors": (
         "EmbeddingFailed",
+        "EngineFailed",
         "Held",
         "IllegalTransition",
         "InvalidRequest",
@@ -73,6 +77,7 @@ __all__ = [
     "AsyncTercet",
     "Caller",
     "EmbeddingFailed",
+    "EngineFailed",
     "Held",
     "Hit",
     "Hits",
@@ -84,6 +89,7 @@ __all__ = [
     "Page",
     "Receipt",
     "Refused",
+    "Reply",
     "Scope",
     "ScopedMemory",
     "StaleWrite",

@@ -72,6 +72,7 @@ class AsyncTercet:
         return AsyncAdmin(self._sync.admin(by=by), self._pool)
 
     work = _awaitable(Tercet.work)
+    tend = _awaitable(Tercet.tend)
     stats = _awaitable(Tercet.stats)
     doctor = _awaitable(Tercet.doctor)
     backup = _awaitable(Tercet.backup)
@@ -108,6 +109,9 @@ class AsyncScopedMemory:
     revise = _awaitable(ScopedMemory.revise)
     rollback = _awaitable(ScopedMemory.rollback)
     forget = _awaitable(ScopedMemory.forget)
+    promote = _awaitable(ScopedMemory.promote)
+    demote = _awaitable(ScopedMemory.demote)
+    chat = _awaitable(ScopedMemory.chat)
 
 
 class AsyncAdmin:

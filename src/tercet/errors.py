@@ -8,6 +8,7 @@
     ├── Refused (PermissionError)        a policy says no
     │   └── Held                         a hold stands on the cube
     ├── EmbeddingFailed                  an embedder raised, or answered with something that is no vector
+    ├── EngineFailed                     a model's endpoint or process failed, or answered with something else
     ├── Unsupported                      a part that is not installed, or not there on this machine
     └── VaultError                       the store itself
         ├── VaultBusy                    another writer kept the lock for too long
@@ -60,6 +61,10 @@ class Held(Refused):
 
 class EmbeddingFailed(TercetError):
     """An embedder raised, or returned something that is not a finite, non-zero vector of its dimension."""
+
+
+class EngineFailed(TercetError):
+    """What runs a model failed or could not be reached, or answered with something that is no answer."""
 
 
 class Unsupported(TercetError):

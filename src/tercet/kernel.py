@@ -6,14 +6,22 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from tercet.activation import tend
+from tercet.activation.memory import KVMemory
+from tercet.activation.tier import BUDGET
+from tercet.engine.base import require
+from tercet.engine.find import Engines, Wanted, configured
 from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
+from tercet.schedule import promotion
+from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
@@ -27,6 +35,9 @@ from tercet.vault.doctor import Finding
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.sqlite import SqliteVault, Tenant
 
+if TYPE_CHECKING:
+    from tercet.engine.base import CacheEngine
+
 log = logging.getLogger(__name__)
 
 RETRY = timedelta(minutes=1)
@@ -39,9 +50,19 @@ class Tercet:
     """
 
     def __init__(
-        self, vault: SqliteVault, *, embedder: Embedder | Callable[..., Any] | str | None, access: Access, clock: Clock
+        self,
+        vault: SqliteVault,
+        *,
+        embedder: Embedder | Callable[..., Any] | str | None,
+        access: Access,
+        clock: Clock,
+        engines: Mapping[str, Wanted] | None = None,
+        kv_bytes: int = BUDGET,
     ) -> None:
         self.vault, self.access, self.clock = vault, access, clock
+        self.engines = Engines({**configured(vault.folder), **(engines or {})})
+        self.kv = KVMemory(kv_bytes)
+        self.paces: dict[str, promotion.Pace] = {}
         self._wanted = embedder
         self._embedder: Embedder | None = None
         self._looked = False
@@ -57,6 +78,8 @@ class Tercet:
         ids: IdSource | None = None,
         clock: Clock = system_clock,
         entropy: Entropy = os.urandom,
+        engines: Mapping[str, Wanted] | None = None,
+        kv_bytes: int = BUDGET,
     ) -> Self:
         """Open a folder as a vault, made if it is not there.
 
@@ -68,6 +91,11 @@ class Tercet:
             any callable from a list of texts to a list of vectors.
         ids, clock, entropy
             Where ids, times and salts come from; seeded ones repeat a run exactly.
+        engines
+            Models by name, beside those in the folder's `tercet.toml`: an engine, a table as there, or the model of a
+            transformers engine. Each is loaded when it is first used.
+        kv_bytes
+            Bytes of KV caches that this process keeps in memory; the rest is read from disk.
 
         Raises
         ------
@@ -79,7 +107,9 @@ class Tercet:
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
         vault = SqliteVault(Path(path).expanduser(), ids=ids or RandomIds(entropy), clock=clock, entropy=entropy)
-        return cls(vault, embedder=embedder, access=access or AllowAll(), clock=clock)
+        return cls(
+            vault, embedder=embedder, access=access or AllowAll(), clock=clock, engines=engines, kv_bytes=kv_bytes
+        )
 
     def scope(
         self,
@@ -114,6 +144,11 @@ class Tercet:
         else:
             for name in self.vault.tenants():
                 want(self.vault.tenant(name), space, at=self.clock())
+        if len(self.engines.names()) != 1:
+            del handlers["tend"]  # nobody said which model should read what is used
+        else:
+            for name in self.vault.tenants():
+                promotion.want(self.vault.tenant(name), at=self.clock())
         done = 0
         while True:
             ran = sum(run_due(self.vault.tenant(name), handlers, self.clock) for name in self.vault.tenants())
@@ -122,6 +157,21 @@ class Tercet:
                 progress(done, done)
             if not ran or not until_idle:
                 return done
+
+    def tend(self, *, engine: str | None = None, precision: str = "bf16") -> dict[str, dict[str, list[str]]]:
+        """Give KV caches to what is read often and take them from what went cold, by measured cost, in every tenant.
+
+        Returns the ids of caches made ("promoted") and dropped ("demoted") by tenant. The worker does it every hour
+        where there is one engine.
+
+        Raises
+        ------
+        InvalidRequest
+            For an unknown engine, or where it must be said which.
+        Unsupported
+            If the engine keeps no caches.
+        """
+        return {name: _tended(self, self.vault.tenant(name), engine, precision) for name in self.vault.tenants()}
 
     def stats(self) -> dict[str, Any]:
         """Numbers about the vault and each tenant, and how memories are found."""
@@ -132,7 +182,15 @@ class Tercet:
                 tenants[name] = stats.collect(reader.connection)
             if (space := answering_space(self.embedder)) is not None:
                 tenants[name]["without_vector"] = len(lacking(tenant, space))
-        return {"folder": str(self.vault.folder), "recall_by": self.recall_by(), "tenants": tenants}
+            tenants[name]["kv"] = kv_numbers(tenant)
+        return {
+            "folder": str(self.vault.folder),
+            "recall_by": self.recall_by(),
+            "kv_memory": self.kv.tier.stats(),
+            "kv_paces": {name: asdict(one) for name, one in self.paces.items()},
+            "kv_policy": asdict(promotion.POLICY),
+            "tenants": tenants,
+        }
 
     def doctor(self, *, repair: bool = False) -> dict[str, list[Finding]]:
         """Check every tenant's file against itself; returns what was found, by tenant (empty lists: all is well)."""
@@ -163,6 +221,8 @@ class Tercet:
         """Write what is still gathered (use counts) and close every file."""
         for name in list(self.vault.open_tenants()):
             self.flush_uses(self.vault.tenant(name))
+        self.engines.close()
+        self.kv.tier.clear()
         self.vault.close()
 
     def flush_uses(self, tenant: Tenant) -> None:
@@ -196,6 +256,38 @@ def _index(tercet: Tercet, tenant: Tenant) -> datetime | None:  # noqa: ARG001  
     return None
 
 
+def _tended(tercet: Tercet, tenant: Tenant, engine: str | None, precision: str) -> dict[str, list[str]]:
+    model = tercet.engines.get(engine)
+    require(model, "cache", "Promotion by measured cost")
+    reads = cast("CacheEngine", model)
+    view, policy = tercet.scope(tenant=tenant.name, by=Caller("tercet")), promotion.POLICY
+    tercet.flush_uses(tenant)
+    heats = promotion.observe(tenant, policy, at=tercet.clock(), by="tercet")
+    gone = tend.fallen(tenant, view.scope)
+    held = tend.survey(tenant, view.scope, reads, heats, tercet.kv)
+    if not held:
+        return tend.carry_out([], gone, view.promote, view.demote)
+    measured = _pace(tercet, reads, precision)
+    up, down = policy.decide(
+        [promotion.Candidate(one.text.id, one.tokens, one.heat, kept=one.cache is not None) for one in held], measured
+    )
+    caches = {one.text.id: one.cache.id for one in held if one.cache is not None}
+    promote = partial(view.promote, engine=engine, precision=precision)
+    return tend.carry_out(up, [*gone, *(caches[id] for id in down)], promote, view.demote)
+
+
+def _pace(tercet: Tercet, engine: CacheEngine, precision: str) -> promotion.Pace:
+    key = f"{engine.identity.name} {engine.identity.dtype} {precision}"
+    if key not in tercet.paces:
+        tercet.paces[key] = promotion.Pace(*tend.pace(engine, precision))
+    return tercet.paces[key]
+
+
+def _tend(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    _tended(tercet, tenant, None, "bf16")
+    return None
+
+
 def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
 
@@ -205,6 +297,7 @@ JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyTy
         "embed": _fill_vectors,
         "index": _index,
         "scrub": _scrub,
+        "tend": _tend,
     }
 )
 """What each job does; it returns when to try again if it cannot be done yet."""

@@ -9,6 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from tercet import converse
+from tercet.activation.compose import SHARE
+from tercet.converse import Reply
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
 from tercet.govern.access import Right
@@ -319,8 +322,86 @@ class ScopedMemory:
         with tenant.writing(by=self.by.name) as writer:
             receipt = erase(writer, asked(writer.reader))
         tenant.forget_cache()
+        for gone in receipt.erased:
+            self.tercet.kv.forget(gone)
         waiting = tenant.scrub()
         return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
+
+    def promote(
+        self,
+        cubes: str | MemCube | Sequence[str | MemCube],
+        *,
+        to: str = "activation",
+        engine: str | None = None,
+        precision: str = "bf16",
+    ) -> MemCube:
+        """Let a model read memories once, and keep what it made of them, so that it need not read them again.
+
+        Parameters
+        ----------
+        cubes
+            Ids or cubes, in the order in which they are to be read.
+        to
+            "activation": a KV cache, prefilled now.
+        engine
+            One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
+        precision
+            "fp32", "bf16", "int8" or "int4".
+
+        Raises
+        ------
+        MissingMemory
+            If this scope does not see a cube.
+        InvalidRequest
+            For an unknown engine or precision, a cube that is no text, or a context longer than the model takes.
+        Unsupported
+            If the engine keeps no caches, or something is not installed.
+        """
+        self._check("write")
+        return converse.promote(self, cubes, to=to, engine=engine, precision=precision)
+
+    def demote(self, id: str) -> Receipt:
+        """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held."""
+        self._check("write")
+        if self.get(id).kind is Kind.TEXT:
+            raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
+        return self.forget(id)
+
+    def chat(
+        self,
+        messages: str | Sequence[Mapping[str, str]],
+        *,
+        engine: str | None = None,
+        limit: int = 8,
+        max_tokens: int = 256,
+        share: float = SHARE,
+        remember: bool = False,
+        on_piece: Callable[[str], None] | None = None,
+    ) -> Reply:
+        """Answer with what is remembered in the prompt: as KV caches where they stand ready, else as text.
+
+        Parameters
+        ----------
+        messages
+            What was said, as {"role", "content"}; a string is one user's message. The last one is the question.
+        limit
+            How many memories are recalled for it.
+        share
+            Per cent of the tokens computed anew where several KV memories are joined; 100 is exact.
+        remember
+            Whether to keep the question, and the answer as the model's, once it is whole.
+        on_piece
+            Called with each piece of the answer as it comes.
+
+        Raises
+        ------
+        InvalidRequest
+            For an unknown engine, messages that are none, or more than the model takes.
+        """
+        return converse.chat(
+            self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
+            on_piece=on_piece,
+        )  # fmt: skip
 
     @property
     def _tenant(self) -> Tenant:

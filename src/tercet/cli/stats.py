@@ -21,6 +21,7 @@ def run(session: Session, args: Namespace) -> Answer:
     if args.tenant is not None:
         found["tenants"] = {name: one for name, one in found["tenants"].items() if name == args.tenant}
     lines: list[Line] = [_row("folder", found["folder"]), _row("recall by", found["recall_by"])]
+    lines += [_row(key.replace("_", " "), _said(found[key])) for key in ("kv_memory", "kv_paces", "kv_policy")]
     for name, numbers in found["tenants"].items():
         lines += ["", [Span(f"tenant {name}", "strong")]]
         lines += [_row(key.replace("_", " "), _said(value)) for key, value in numbers.items()]
@@ -34,4 +35,6 @@ def _row(name: str, value: str) -> Line:
 def _said(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_said(one)}" for key, one in value.items()) or "–"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -146,7 +146,7 @@ class Rows:
         layer.keys, layer.values = grown(layer.keys, keys), grown(layer.values, values)
 
 
-def attend(  # noqa: PLR0913  # the signature is transformers'
+def attend(  # the signature is transformers'
     module: Any,  # noqa: ANN401  # an attention layer of any architecture
     query: Tensor,
     key: Tensor,

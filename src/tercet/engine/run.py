@@ -38,6 +38,8 @@ class ModelRun:
 
     def extend(self, tokens: Sequence[int], *, again: Sequence[int] = (), every: bool = False) -> Tensor:
         """See `Run.extend`."""
+        if not tokens:
+            raise InvalidRequest("There is no token to go on with.")
         hidden = self._forward(tokens, again)[0, len(again) :]
         with torch.inference_mode():
             return self.engine.head(hidden if every else hidden[-1:]).float()[0 if not every else slice(None)]

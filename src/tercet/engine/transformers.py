@@ -52,8 +52,14 @@ class TransformersEngine:
     abilities: frozenset[Ability]
 
     def __init__(
-        self, model: Any, tokenizer: Any, *, name: str, revision: str = "local", weights: str | None = None
-    ) -> None:  # fmt: skip
+        self,
+        model: Any,  # noqa: ANN401  # a PreTrainedModel of any architecture
+        tokenizer: Any,  # noqa: ANN401  # and its tokenizer
+        *,
+        name: str,
+        revision: str = "local",
+        weights: str | None = None,
+    ) -> None:
         try:
             from transformers import AttentionInterface
         except ImportError as error:
@@ -66,7 +72,9 @@ class TransformersEngine:
         self._name, self._revision, self._weights = name, revision, weights
         kinds = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
         if unknown := set(kinds) - {"full_attention", "sliding_attention"}:
-            raise Unsupported(f"{name} has layers of the kind {', '.join(sorted(unknown))}, whose state is not kept yet.")
+            raise Unsupported(
+                f"{name} has layers of the kind {', '.join(sorted(unknown))}, whose state is not kept yet."
+            )
         if getattr(config, "attn_logit_softcapping", None) is not None:
             raise Unsupported(f"{name} caps its attention scores, which this engine does not do.")
         model.set_attn_implementation(attention.NAME)
@@ -75,10 +83,13 @@ class TransformersEngine:
         self.windows = [window if everywhere or kind == "sliding_attention" else None for kind in kinds]
         self._kinds = kinds
         self._decoder = model.get_decoder()
-        self._cache_word = "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
+        self._cache_word = (
+            "cache" if "cache" in inspect.signature(self._decoder.forward).parameters else "past_key_values"
+        )
         rope = {json.dumps(one, sort_keys=True, default=str) for one in self._ropes()}
         movable = all(json.loads(one).get("rope_type", "default") in PLAIN_ROPE for one in rope)
-        self.abilities = frozenset({"generate", "logits", "cache", *(["compose"] if movable else [])})
+        composing: tuple[Ability, ...] = ("compose",) if movable else ()
+        self.abilities = frozenset(("generate", "logits", "cache", *composing))
 
     @classmethod
     def load(cls, model: str | Path, *, dtype: str = "float32", name: str | None = None) -> Self:
@@ -110,7 +121,9 @@ class TransformersEngine:
                     folder, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
                 )
         except (OSError, ValueError) as error:
-            raise InvalidRequest(f"{folder} holds no model that transformers can load from safetensors: {error}") from error
+            raise InvalidRequest(
+                f"{folder} holds no model that transformers can load from safetensors: {error}"
+            ) from error
         weights = files.weights_hash(folder)
         return cls(loaded, tokenizer, name=name or called, revision=weights[:12], weights=weights)
 
@@ -160,7 +173,7 @@ class TransformersEngine:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def render(self, messages: Sequence[Turn]) -> str:
-        """Messages by the model's template, up to where its answer begins. Without a template: `role: content` lines."""
+        """Messages by the model's template, up to where its answer begins; without one, `role: content` lines."""
         if self.tokenizer.chat_template is None:
             return "".join(f"{turn['role']}: {turn['content']}\n" for turn in messages) + "assistant:"
         from jinja2 import TemplateError

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from tercet.errors import VaultBusy, VaultDamaged, VaultError
-from tercet.vault import mark
+from tercet.vault import blobs, mark
 from tercet.vault.codec import dump
 from tercet.vault.connection import connect, query, scalar, translated
 from tercet.vault.erase import erase
@@ -43,6 +43,7 @@ def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VaultError(f"{folder} is there already and is not an empty folder; give a new one.")
     made: dict[str, Any] = {}
+    held: dict[str, Any] = {}
     try:
         make_folder(folder / "tenants")
         for name in vault.tenants():
@@ -50,13 +51,20 @@ def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
             part = target.with_suffix(".part")
             with vault.tenant(name).reading() as reader, translated(part):
                 seq, _ = head(reader.connection)
+                held[name] = blobs.copy_named(reader.connection, vault.tenant(name).path, target)
                 _copy(reader.connection, part)
             sync(part)
             part.replace(target)
             facts = {"tenant": name, "seq": seq, "bytes": target.stat().st_size, "sha256": _hash(target)}
             made[target.relative_to(folder).as_posix()] = facts
         sync(folder / "tenants")
-        manifest = {"format": "tercet backup", "version": 1, "at": vault.clock().isoformat(), "files": made}
+        manifest = {
+            "format": "tercet backup",
+            "version": 1,
+            "at": vault.clock().isoformat(),
+            "files": made,
+            "blobs": held,
+        }
         part = folder / f"{MANIFEST}.part"
         part.write_text(dump(manifest), encoding="utf-8")
         sync(part)
@@ -113,15 +121,20 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
                     known = stack.enter_context(closing(_alone(live, ledger=ledger))) if live.exists() else None
                     make_folder(new.parent)
                     shutil.copyfile(backup / name, new)
+                    for one in manifest.get("blobs", {}).get(facts["tenant"], {}):
+                        _copy_file(backup / one, staging / one)
                     if known is not None and ledger:
                         erased += _replay(_ledger(known, live), staging, facts["tenant"])
                     sync(new)
                 for name in manifest["files"]:
                     mark.mark_of(target / name).unlink(missing_ok=True)
                     shutil.rmtree(segments_of(target / name), ignore_errors=True)  # of other rows than the copy's
+                    _bring_blobs(staging / name, target / name)
                     (staging / name).replace(target / name)
                     sync((target / name).parent)
                     files.append(target / name)
+                    with closing(connect(target / name)) as restored:
+                        blobs.keep_only(restored, blobs.folder_of(target / name))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -129,11 +142,28 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
     return Restored(tuple(files), datetime.fromisoformat(manifest["at"]), tuple(erased))
 
 
+def _copy_file(source: Path, target: Path) -> None:
+    make_folder(target.parent)
+    shutil.copyfile(source, target)
+    sync(target)
+
+
+def _bring_blobs(staged: Path, live: Path) -> None:
+    """Move what a staged file names to where the live one will look for it; what is there already is as good."""
+    for file in sorted(blobs.folder_of(staged).rglob("*")):
+        if file.is_file():
+            place = blobs.path_of(blobs.folder_of(live), file.name)
+            make_folder(place.parent)
+            file.replace(place)
+            sync(place.parent)
+
+
 def verify(backup: Path) -> dict[str, Any]:
     """The manifest of a backup whose files are what was written. Raises VaultDamaged, VaultError."""
     try:
         manifest: dict[str, Any] = json.loads((backup / MANIFEST).read_text(encoding="utf-8"))
         listed = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+        listed |= {name: one["sha256"] for held in manifest.get("blobs", {}).values() for name, one in held.items()}
         datetime.fromisoformat(manifest["at"])
     except FileNotFoundError:
         raise VaultError(f"{backup} is no whole backup: it has no {MANIFEST}.") from None

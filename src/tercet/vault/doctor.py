@@ -12,7 +12,7 @@ import numpy as np
 
 from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
-from tercet.vault import jobs, journal, mark
+from tercet.vault import blobs, jobs, journal, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, scalar, snapshot, translated, undamaged
 from tercet.vault.ids import parse_id
@@ -59,6 +59,7 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
                     *_lost(connection, path, repair=repair),
                     *examine(connection, name, repair=repair),
                     *_segments(connection, segments_of(path), repair=repair),
+                    *(Finding("blobs", *one) for one in blobs.examine(connection, path, repair=repair)),
                 ]
         except VaultTooNew:
             raise
@@ -360,6 +361,7 @@ _ORPHANS = {
     "attributes": "FROM attributes WHERE cube NOT IN (SELECT n FROM cubes)",
     "vectors": "FROM vectors WHERE cube NOT IN (SELECT n FROM cubes)",
     "episodes": "FROM episodes WHERE n NOT IN (SELECT piece FROM versions WHERE piece IS NOT NULL)",
+    "blobs": "FROM blobs WHERE cube NOT IN (SELECT n FROM cubes)",
     "uses": "FROM uses WHERE cube NOT IN (SELECT n FROM cubes)",
     "derivations": "FROM derivations WHERE product NOT IN (SELECT n FROM cubes) OR source NOT IN (SELECT n FROM cubes)",
 }

@@ -13,7 +13,7 @@ from tercet import lifecycle
 from tercet.cube import MemCube
 from tercet.errors import Held
 from tercet.lifecycle import State
-from tercet.vault import jobs
+from tercet.vault import blobs, jobs
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import BUSY_MS, atomic, marks, query, scalar, undamaged
 from tercet.vault.ids import parse_id
@@ -143,6 +143,7 @@ def _remove(connection: apsw.Connection, n: int, cube: MemCube, rows: dict[str, 
     terms = words.counts(cube.text)
     words.remove(connection, owner, n, terms)
     rows["postings"] = rows.get("postings", 0) + len(terms)
+    rows["blobs"] = rows.get("blobs", 0) + blobs.release(connection, n)
     statements = [
         ("attributes", "DELETE FROM attributes WHERE owner = ? AND cube = ?", (owner, n)),
         ("vectors", "DELETE FROM vectors WHERE cube = ?", (n,)),

@@ -117,7 +117,7 @@ def logged_ids(connection: apsw.Connection) -> Iterator[str]:
     for action, cube, episode in query(connection, statement):
         if episode is not None:
             yield episode
-        elif action == "remember":
+        elif action in {"remember", "promote"}:
             yield format_id(cube)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from tercet.errors import InvalidRequest, VaultDamaged, VaultError
 from tercet.lifecycle import READABLE
 from tercet.scope import Scope
-from tercet.vault import mark
+from tercet.vault import blobs, mark
 from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
 from tercet.vault.erase import SCRUB_AT_ONCE, scrub, scrub_waits
 from tercet.vault.files import make_folder
@@ -180,6 +180,8 @@ class Tenant:
                 columns = Columns(chosen, space_n, dim)
             table = columns.at(connection)
         keep = among(table.state, columns.states.names, READABLE)
+        if not where or "kind" not in where:  # what has no words or vectors is no answer, unless it is asked for
+            keep &= among(table.kind, columns.kinds.names, {"text"})
         if scope.agent is not None or scope.session is not None or where:
             numbers = np.array(reader.numbers(scope, where), dtype=np.int64)
             keep &= np.isin(table.n, numbers, assume_unique=True)
@@ -201,10 +203,11 @@ class Tenant:
 
         The erasure is committed: a disk that is full or fails does not undo it, and the scrub is tried again by a job.
         """
-        if not at_once and self.path.exists() and self.path.stat().st_size > SCRUB_AT_ONCE:
-            return "the scrub job (the file is large)"
         try:
             with self.maintaining() as connection:
+                blobs.unlink_unnamed(connection, self.path)
+                if not at_once and self.path.stat().st_size > SCRUB_AT_ONCE:
+                    return "the scrub job (the file is large)"
                 if scrub_waits(connection):
                     wide.renew(connection, self._wide.folder)
                 self._drop_idle()

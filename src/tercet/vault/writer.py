@@ -13,7 +13,7 @@ from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
-from tercet.vault import jobs
+from tercet.vault import blobs, jobs
 from tercet.vault.codec import commit, dump, encode, to_micros
 from tercet.vault.connection import marks, query, scalar
 from tercet.vault.ids import Entropy, IdSource, parse_id
@@ -250,6 +250,7 @@ class Writer:
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (seq, at[0], cube.version, piece, None if piece else cube.text, header, salt, commitment),
         )
+        blobs.name(self.connection, at[0], cube)
         for link in cube.behavioural.derivations:
             source, _ = self.reader.head(link.id, Scope(self.tenant))
             if not scalar(

@@ -55,9 +55,9 @@ def render(hits: Sequence[Hit], *, budget: int, count: Counter) -> str:
     check_budget(budget)
     chosen: list[MemCube] = []
     for hit in hits:
-        if count(_lay_out([*chosen, hit.cube])) <= budget:
+        if count(lay_out([*chosen, hit.cube])) <= budget:
             chosen.append(hit.cube)
-    return _lay_out(chosen)
+    return lay_out(chosen)
 
 
 def check_budget(budget: int) -> int:
@@ -76,7 +76,8 @@ def find_counter(tokenizer: str | Counter) -> Counter:
     return TOKENIZERS[tokenizer]
 
 
-def _lay_out(cubes: Sequence[MemCube]) -> str:
+def lay_out(cubes: Sequence[MemCube]) -> str:
+    """Cubes in the order in which they were said, with speakers and dates, a line each."""
     lines, day = [], ""
     for cube in sorted(cubes, key=_when):
         today = f"{cube.observed:%A, %d %B %Y}" if cube.observed else ""

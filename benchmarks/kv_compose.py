@@ -1,0 +1,103 @@
+"""Memories that were read alone, joined in one prompt: how near to a fresh prefill, and how soon the first token comes.
+
+2, 4 and 8 stretches of LoCoMo conversations, together about `TOTAL` tokens, behind one opening; a question's tokens,
+then `FORCED` tokens of conversation, teacher-forced. For each share computed anew: mean KL(exact || joined) and the
+share of places where both put the same token first, over all forced tokens, and the time to the first token against a
+full prefill of the same prompt, both in turn on the same clock. Computed in float32.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import kv
+from benchmarks.common import DataMissingError, machine, parser, save, table
+from tercet.activation.compose import CHOICES, Piece, blend
+from tercet.engine.transformers import TransformersEngine
+
+COUNTS, SHARES = (2, 4, 8), (0, 5, 15, 30, 100)
+TOTAL, QUESTION, FORCED, PROMPTS = 1200, 20, 64, 8
+OPENING = "<|im_start|>system\nYou are a helpful assistant. This is what you remember:\n"
+
+
+def measured(model: TransformersEngine, count: int, prompts: int, choose: str, clock: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    """A row for each share, for so many memories."""
+    head = model.encode(OPENING)
+    held: dict[int, dict[str, list[float]]] = {share: {"kl": [], "top1": [], "ratio": []} for share in SHARES}
+    for number in range(prompts):
+        size = TOTAL // count
+        texts = [kv.tokens(model, size, skip=(7 * number + 11 * part) % 90) for part in range(count)]
+        caches = [model.prefill((*head, *text)) for text in texts]
+        pieces, at = list[Piece](), 0
+        for cache in caches:
+            pieces.append(Piece(cache, len(head) if pieces else 0, at))
+            at = pieces[-1].end
+        # What follows goes on from one of the memories, so that it can be told only by whoever remembers it.
+        behind = kv.tokens(model, size + QUESTION + FORCED, skip=(7 * number + 11 * (number % count)) % 90)[size:]
+        question, forced = behind[:QUESTION], behind[QUESTION:]
+        prompt = (*head, *(token for text in texts for token in text), *question)
+        begin = clock()
+        run = model.run()
+        run.extend(prompt)
+        full = clock() - begin
+        exact = run.extend(forced, every=True)
+        for share in SHARES:
+            begin = clock()
+            joined, _ = blend(model, pieces, question, share=share, choose=choose)
+            spent = clock() - begin
+            kl, same = kv.compared(exact, joined.extend(forced, every=True))
+            for key, value in (("kl", kl), ("top1", same), ("ratio", spent / full)):
+                held[share][key].append(value)
+    return [{"memories": count, "recompute": share, "kl": kv.mean(one["kl"]), "top1_agreement": kv.mean(one["top1"]),
+             "ttft_ratio": median(one["ratio"])} for share, one in held.items()]  # fmt: skip
+
+
+def main() -> int:
+    words = parser(__doc__, [f"recompute_{share}" for share in SHARES])
+    words.add_argument("--threads", type=int, help="torch's threads; all by default")
+    words.add_argument("--choose", choices=[*CHOICES], default="blend")
+    words.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    args = words.parse_args()
+    try:
+        kv.sessions()
+    except DataMissingError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    model = kv.engine("float32", args.threads)
+    prompts = 1 if args.quick else PROMPTS
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    rows = [row for count in COUNTS for row in measured(model, count, prompts, args.choose, clock)]
+    rows = [row for row in rows if f"recompute_{row['recompute']}" in args.only]
+    result: dict[str, Any] = {"rows": rows, "prompts": prompts, "choose": args.choose, "clock": args.clock,
+                              "tokens": TOTAL, "machine": machine()}  # fmt: skip
+    for share in SHARES:
+        mine = [row for row in rows if row["recompute"] == share]
+        if mine:
+            result[f"recompute_{share}"] = {
+                "kl": max(row["kl"] for row in mine),
+                "top1_agreement": min(row["top1_agreement"] for row in mine),
+                "ttft_ratio": max(row["ttft_ratio"] for row in mine),
+            }
+    save("kv_compose" if args.choose == "blend" else f"kv_compose_{args.choose}", result)
+    with kv.plot("kv_compose") as axes:
+        for count in COUNTS:
+            mine = [row for row in rows if row["memories"] == count]
+            axes.plot(
+                [row["recompute"] for row in mine], [row["top1_agreement"] for row in mine], "o-", label=f"{count}"
+            )
+        axes.set(xlabel="% computed anew", ylabel="top-1 agreement with a fresh prefill")
+        axes.legend(title="memories")
+    columns = ("memories", "recompute", "kl", "top1_agreement", "ttft_ratio")
+    print(json.dumps(result) if args.json else table(columns, [[row[name] for name in columns] for row in rows]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Several memories in one prompt, though each was read alone.
+
+Every memory is read behind the same opening (`head`), so that what a model looks at when there is nothing to see (its
+sink) is there once, in the prompt's own first tokens, and not again at the start of each memory. Joining takes the head
+and the first memory as they are (exact), and behind them the others' rows without the head, their keys rotated to where
+they now stand. What is missing is that later memories have not seen the earlier ones; a share of their tokens is
+therefore computed anew in their new place, with everything before them in sight, and the question in the same pass.
+
+0 % is reuse alone; 100 % computes all but the first memory, which equals a fresh prefill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from tercet.engine.base import require
+from tercet.engine.cache import Entry, KVCache
+from tercet.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tercet.engine.base import CacheEngine
+    from tercet.engine.run import ModelRun
+
+SHARE = 15.0
+"""Per cent of the memories' tokens that are computed anew unless one says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The tokens from `begin` on of a cache, to stand in the prompt from position `at` on."""
+
+    cache: KVCache
+    begin: int
+    at: int
+
+    @property
+    def end(self) -> int:
+        """The position behind its last token."""
+        return self.at + len(self.cache.tokens) - self.begin
+
+
+class Choose(Protocol):
+    """Chooses which rows of a joined cache to compute anew."""
+
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int) -> list[int]:
+        """At most `count` rows behind the first piece, rising."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """CacheBlend (arXiv 2405.16444): the tokens whose values move most when they are computed anew up to layer `check`.
+
+    delta_t = sum over heads and channels of (v_new - v_old)^2. The layers up to `check` are computed for all tokens, and
+    written; only the chosen run on above. A chosen query at position p sees the keys at positions <= p, whichever of
+    them were chosen (the published code lets it see those up to its rank among the chosen, which is another set).
+    """
+
+    check: int = 1
+
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int) -> list[int]:
+        """See `Choose.rows`."""
+        stale = range(pieces[0].end, pieces[-1].end)
+        if count >= len(stale):
+            return list(stale)
+        moved = run.deviations(stale, layer=min(self.check, len(run.engine.windows) - 1))
+        return sorted(stale[int(place)] for place in moved.topk(count).indices)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """EPIC (arXiv 2410.15332): the first tokens of every memory but the first, equally many of each. Costs no look."""
+
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int) -> list[int]:  # noqa: ARG002  # as Choose
+        """See `Choose.rows`."""
+        left, chosen = count, list[int]()
+        later = sorted(pieces[1:], key=lambda piece: piece.end - piece.at)  # what a short one leaves goes to the longer
+        for place, piece in enumerate(later):
+            size = min(piece.end - piece.at, left // (len(later) - place))
+            chosen += range(piece.at, piece.at + size)
+            left -= size
+        return sorted(chosen)
+
+
+CHOICES: Mapping[str, Choose] = {
+    "blend": Blend(),
+    "link": Link(),
+}
+"""Name -> how the rows to compute anew are chosen."""
+
+
+def assemble(engine: CacheEngine, pieces: Sequence[Piece], *, room: int = 0) -> ModelRun:
+    """A run that holds the pieces' rows, keys rotated to where they stand: 0 % recomputed.
+
+    Raises
+    ------
+    InvalidRequest
+        If the pieces do not follow each other from position 0 on without a gap or an overlap, if a cache is another
+        model's, or has left rows out.
+    Unsupported
+        If the engine cannot compose.
+    """
+    require(engine, "compose", "Joining memories")
+    place = 0
+    for number, piece in enumerate(pieces):
+        if piece.at != place:
+            kind = "a gap" if piece.at > place else "an overlap"
+            raise InvalidRequest(
+                f"Memory {number + 1} is to stand at {piece.at} and the one before ends at {place}: {kind}, "
+                "or the wrong order."
+            )
+        if not 0 <= piece.begin < len(piece.cache.tokens) or (number == 0 and piece.begin):
+            raise InvalidRequest(f"Memory {number + 1} has no tokens from {piece.begin} on.")
+        if not piece.cache.divisible:
+            raise InvalidRequest(f"Memory {number + 1} has left rows out (a window, or compression): it stands alone.")
+        if piece.cache.tokens[: piece.begin] != pieces[0].cache.tokens[: piece.begin]:
+            raise InvalidRequest(
+                f"Memory {number + 1} was read behind another opening than the first; promote it again."
+            )
+        engine.run(piece.cache)  # refuses another model's
+        place = piece.end
+    if not pieces:
+        raise InvalidRequest("There is nothing to join.")
+    tokens = tuple(token for piece in pieces for token in piece.cache.tokens[piece.begin :])
+    entries = tuple(_joined(engine, pieces, layer) for layer in range(len(pieces[0].cache.entries)))
+    return cast("ModelRun", engine.run(KVCache(pieces[0].cache.model, tokens, entries), room=room))
+
+
+def blend(
+    engine: CacheEngine, pieces: Sequence[Piece], suffix: Sequence[int], *, share: float = SHARE, choose: str = "blend"
+) -> tuple[ModelRun, Tensor]:
+    """Join memories, compute `share` per cent of their tokens anew, and go on with `suffix`.
+
+    The share is of all the pieces' tokens but the head; the first memory needs none of it, so that it goes to the
+    others. Returns the run and the scores of the next token, (vocab,).
+
+    Raises
+    ------
+    InvalidRequest
+        If the share is not from 0 to 100, the choice is unknown, there is no suffix, or `assemble` raises it.
+    """
+    if not 0 <= share <= 100:
+        raise InvalidRequest(f"The share to compute anew is from 0 to 100 per cent, not {share!r}.")
+    if choose not in CHOICES:
+        raise InvalidRequest(f"Rows are chosen by {', '.join(CHOICES)}, not {choose!r}.")
+    if not suffix:
+        raise InvalidRequest("Joined memories need something behind them: a question.")
+    run = assemble(engine, pieces, room=len(suffix) + 64)
+    stale = pieces[-1].end - pieces[0].end
+    head = pieces[1].begin if len(pieces) > 1 else 0
+    count = min(stale, round(share / 100 * (pieces[-1].end - head))) if share < 100 else stale
+    rows = CHOICES[choose].rows(run, pieces, count) if count else []
+    return run, run.extend(suffix, again=rows)
+
+
+def _joined(engine: CacheEngine, pieces: Sequence[Piece], layer: int) -> Entry:
+    import torch
+
+    keys, values = list[Any](), list[Any]()
+    for piece in pieces:
+        entry = piece.cache.entries[layer]
+        key = entry.tensors["k"][:, piece.begin :]
+        keys.append(key if piece.at == piece.begin else engine.rotated(key, entry.layer, piece.at - piece.begin))
+        values.append(entry.tensors["v"][:, piece.begin :])
+    kind = pieces[0].cache.entries[layer].kind
+    return Entry(pieces[0].cache.entries[layer].layer, kind, {"k": torch.cat(keys, 1), "v": torch.cat(values, 1)})

@@ -1,0 +1,291 @@
+"""KV caches as memories: built from cubes, kept as blobs, and used only while their rows and sources stand.
+
+Every use reads the row again, and the heads of all its sources: what was erased, revised, archived or quarantined
+withdraws the cache at that moment, whoever did it, and whatever this process still has in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from tercet.activation import pack
+from tercet.activation.pack import Packed
+from tercet.activation.prefix import PrefixIndex
+from tercet.activation.tier import BUDGET, RamTier
+from tercet.cube import Activation, BlobRef, Kind, MemCube, Trust, derive
+from tercet.cube import Text as TextPayload
+from tercet.engine.base import differences, require
+from tercet.errors import InvalidRequest, MissingMemory, Refused, StaleWrite, VaultDamaged
+from tercet.lifecycle import READABLE
+from tercet.vault import blobs
+from tercet.vault.codec import dump
+from tercet.vault.connection import marks, query
+from tercet.vault.ids import parse_id
+from tercet.vault.writer import Entry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tercet.cube import ModelIdentity
+    from tercet.engine.base import CacheEngine
+    from tercet.engine.cache import KVCache
+    from tercet.scope import Scope
+    from tercet.vault.reader import Reader
+    from tercet.vault.sqlite import Tenant
+
+log = logging.getLogger(__name__)
+
+METHOD = "kv/1"
+DATA, MANIFEST = "kv", "manifest"
+MOST_MANIFEST = 64 << 20
+_PRODUCTS = """
+SELECT DISTINCT d.product FROM derivations d JOIN cubes s ON s.n = d.source JOIN cubes p ON p.n = d.product
+WHERE p.kind = 'activation' AND s.id IN ({}) ORDER BY 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known of a cache without opening it: its tokens, of which the first `head` are the prompt's opening.
+
+    `seconds` is what its prefill took when it was built.
+    """
+
+    tokens: tuple[int, ...]
+    head: int
+    precision: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A cache that stands, ready to run on. `seconds`: what reading, checking and unpacking it took."""
+
+    cube: MemCube
+    cache: KVCache
+    manifest: Manifest
+    from_ram: bool
+    seconds: float
+
+
+def promote(
+    tenant: Tenant, scope: Scope, sources: Sequence[MemCube], engine: CacheEngine, *, opening: str, text: str,
+    precision: str, by: str,
+) -> MemCube:  # fmt: skip
+    """Prefill `opening` and `text`, which tells the sources, and keep the cache as a cube made from them.
+
+    The same sources, model, text and precision give the cube that is there already.
+
+    Raises
+    ------
+    InvalidRequest
+        If a source is no text, the context is longer than the model takes, or the precision is unknown.
+    StaleWrite
+        If a source was revised meanwhile.
+    VaultError
+        If the disk is full or fails; nothing is kept then.
+    """
+    require(engine, "cache", "A KV memory")
+    if any(not isinstance(cube.payload, TextPayload) for cube in sources):
+        raise InvalidRequest("Only texts are promoted to activations; this one is a tensor already.")
+    head = engine.encode(opening)
+    tokens = (*head, *engine.encode(text))
+    begin = time.perf_counter()
+    cache = engine.prefill(tokens)
+    seconds = time.perf_counter() - begin
+    folder = blobs.folder_of(tenant.path)
+    links = [[cube.id, cube.version] for cube in sources]
+    with blobs.drafting(folder) as data, blobs.drafting(folder) as note:
+        pack.write(cache, precision, data.write)
+        kept = data.seal(DATA)
+        manifest = {
+            "format": METHOD, "tokens": tokens, "head": len(head), "precision": precision, "seconds": seconds,
+            "sources": links, "model": repr(engine.identity), "data": kept.sha256,
+        }  # fmt: skip
+        note.write(dump(manifest).encode())
+        payload = Activation((kept, note.seal(MANIFEST)), engine.identity, len(tokens))
+        draft = derive(sources, payload, method=METHOD, type="kv")
+        with tenant.writing(by=by) as writer:
+            for cube in sources:
+                found = writer.reader.head(cube.id, scope)[1]
+                if found.version != cube.version:
+                    raise StaleWrite(cube.id, expected=cube.version, found=found.version)
+            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(), precision])
+            twin = writer.reader.named(draft.scope, name)
+            if twin is not None:
+                return twin
+            data.place()
+            note.place()
+            [made] = writer.put([Entry(_named(draft, name), {})], None, action="promote")
+            return made
+
+
+class KVMemory:
+    """The caches of a vault, as this process uses them."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self.tier = RamTier(budget)
+        self._manifests: dict[str, Manifest] = {}
+        self._files: dict[str, tuple[str, ...]] = {}
+        self._indexes: dict[tuple[str, Scope, ModelIdentity], PrefixIndex] = {}
+
+    def use(self, tenant: Tenant, scope: Scope, id: str, engine: CacheEngine, *, check: bool = True) -> Used:
+        """A cache to run on: its row and its sources read now, its bytes checked, its tensors in the model's dtype.
+
+        Raises
+        ------
+        MissingMemory
+            If the scope does not see the cube: it was erased, or a source of it was.
+        Refused
+            If a source was revised, archived or quarantined since.
+        InvalidRequest
+            If it is no KV cache, or another model's; it says what differs.
+        VaultDamaged
+            If its bytes are not what was written.
+        """
+        begin = time.perf_counter()
+        with tenant.reading() as reader:
+            try:
+                cube = standing(reader, scope, id)
+            except (MissingMemory, Refused):
+                self.forget(id)
+                raise
+        payload = cube.payload
+        assert isinstance(payload, Activation)  # noqa: S101  # `standing` saw to it
+        if payload.model != engine.identity:
+            raise InvalidRequest(
+                f"KV memory {id} was made by another model ({differences(engine.identity, payload.model)}); "
+                "promote its text again with this engine."
+            )
+        if payload.tokens > engine.context:
+            raise InvalidRequest(f"KV memory {id} has {payload.tokens:,} tokens; the model takes {engine.context:,}.")
+        self._files[id] = tuple(one.sha256 for one in payload.blobs)
+        manifest = self.manifest(tenant, cube)
+        data = _blob(payload, DATA)
+        path = blobs.find(blobs.folder_of(tenant.path), data)
+
+        def load(into_memory: bool) -> Packed:  # noqa: FBT001  # the tier's call
+            with _readable(path):
+                buffer = bytearray(path.read_bytes()) if into_memory else pack.mapped(path)
+            return pack.read(buffer, most=payload.tokens, check=check)
+
+        packed, from_ram = self.tier.get(data.sha256, saves=manifest.seconds, load=load)
+        if packed.tokens != manifest.tokens or len(packed.tokens) != payload.tokens:
+            raise VaultDamaged(f"KV memory {id}: its file holds other tokens than its manifest; promote it again.")
+        cache = packed.cache(payload.model, getattr(engine, "dtype", None))
+        return Used(cube, cache, manifest, from_ram, time.perf_counter() - begin)
+
+    def manifest(self, tenant: Tenant, cube: MemCube) -> Manifest:
+        """What a cube's manifest says. Raises VaultDamaged if it is not what was written."""
+        payload = cube.payload
+        assert isinstance(payload, Activation)  # noqa: S101  # only such are asked for
+        note = _blob(payload, MANIFEST)
+        if note.sha256 not in self._manifests:
+            self._manifests[note.sha256] = _read_manifest(blobs.find(blobs.folder_of(tenant.path), note), note, payload)
+        return self._manifests[note.sha256]
+
+    def covering(self, reader: Reader, scope: Scope, engine: CacheEngine, ids: Iterable[str]) -> list[MemCube]:
+        """The caches of this model that were made from any of these cubes and stand, the widest first."""
+        found = []
+        raw = [parse_id(id) for id in ids]
+        for cube in reader.cubes([n for (n,) in query(reader.connection, _PRODUCTS.format(marks(raw)), raw)]):
+            if isinstance(cube.payload, Activation) and cube.payload.model == engine.identity:
+                try:
+                    found.append(standing(reader, scope, cube.id))
+                except (MissingMemory, Refused):
+                    self.forget(cube.id)
+        return sorted(found, key=lambda cube: (-len(cube.behavioural.derivations), cube.id))
+
+    def longest(
+        self, tenant: Tenant, scope: Scope, engine: CacheEngine, prompt: Sequence[int]
+    ) -> tuple[str, int] | None:
+        """The cache that holds most of a prompt's beginning, and how many tokens of it; a use of it checks the rest."""
+        key = (tenant.name, scope, engine.identity)
+        index = self._indexes.setdefault(key, PrefixIndex(salt=tenant.name, model=engine.identity))
+        with tenant.reading() as reader:
+            cubes = {cube.id: cube for cube in reader.cubes(reader.numbers(scope, {"kind": Kind.ACTIVATION.value}))}
+        for id in index.keys() - cubes.keys():
+            index.drop(id)
+        for id in cubes.keys() - index.keys():
+            payload = cubes[id].payload
+            if isinstance(payload, Activation) and payload.model == engine.identity:
+                try:
+                    index.add(id, self.manifest(tenant, cubes[id]).tokens)
+                except VaultDamaged as error:
+                    log.warning("a KV memory is left aside: %s", error)
+        return index.longest(prompt)
+
+    def forget(self, id: str) -> None:
+        """Drop what this process has of a withdrawn cache."""
+        for sha256 in self._files.pop(id, ()):
+            self.tier.drop(sha256)
+            self._manifests.pop(sha256, None)
+        for index in self._indexes.values():
+            index.drop(id)
+
+
+def standing(reader: Reader, scope: Scope, id: str) -> MemCube:
+    """A KV cube whose sources stand as they were when it was made. Raises MissingMemory, Refused, InvalidRequest."""
+    _, cube = reader.head(id, scope)
+    if not isinstance(cube.payload, Activation):
+        raise InvalidRequest(f"Memory {id} is a {cube.kind}, not a KV cache; promote it first.")
+    if cube.state not in READABLE:
+        raise Refused(f"KV memory {id} is {cube.state}; it is not used.")
+    for link in cube.behavioural.derivations:
+        _, source = reader.head(link.id, scope)
+        if source.version != link.version:
+            raise Refused(f"KV memory {id} is out of date: its source {link.id} was revised. Promote it again.")
+        if source.state not in READABLE or source.governance.trust is Trust.QUARANTINED:
+            raise Refused(f"KV memory {id} is withdrawn: its source {link.id} may not be used ({source.state}).")
+    return cube
+
+
+def _read_manifest(path: Path, note: BlobRef, payload: Activation) -> Manifest:
+    try:
+        with _readable(path):
+            raw = path.read_bytes() if note.size <= MOST_MANIFEST else b""
+        if hashlib.sha256(raw).hexdigest() != note.sha256:
+            raise ValueError("its bytes are not what was written")
+        told: dict[str, Any] = json.loads(raw)
+        tokens, head = told["tokens"], told["head"]
+        if told["format"] != METHOD or told["data"] != _blob(payload, DATA).sha256:
+            raise ValueError("it belongs to another cache")
+        if len(tokens) != payload.tokens or not all(type(one) is int and 0 <= one < 2**31 for one in tokens):
+            raise ValueError(f"it has {len(tokens):,} tokens and the memory {payload.tokens:,}")
+        if type(head) is not int or not 0 <= head <= len(tokens) or told["model"] != repr(payload.model):
+            raise ValueError("its opening or model is another")
+        return Manifest(tuple(tokens), head, str(told["precision"]), float(told["seconds"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise VaultDamaged(f"A KV cache's manifest is not to be used: {error}; promote the memory again.") from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """The system's errors on reading in our words."""
+    try:
+        yield
+    except OSError as error:
+        raise VaultDamaged(f"Blob {path.name[:12]} cannot be read: {error.strerror}.") from error
+
+
+def _blob(payload: Activation, role: str) -> BlobRef:
+    found = next((one for one in payload.blobs if one.role == role), None)
+    if found is None:
+        raise VaultDamaged(f"A KV cache without a blob of the role {role!r}; promote the memory again.")
+    return found
+
+
+def _name(parts: object) -> str:
+    return f"kv:{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
+
+
+def _named(draft: MemCube, name: str) -> MemCube:
+    d = draft.descriptive
+    return replace(draft, descriptive=replace(d, origin=replace(d.origin, ref=name)))

@@ -1,0 +1,245 @@
+"""A chat turn: recall, render, generate, remember. It goes over memories as KV caches where they stand ready."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from tercet.activation import memory as kv
+from tercet.activation.compose import Piece, blend
+from tercet.activation.memory import KVMemory, Used
+from tercet.cube import MemCube
+from tercet.engine.base import Turn, require
+from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, VaultDamaged
+from tercet.text.recall.context import lay_out
+
+if TYPE_CHECKING:
+    from tercet.engine.base import CacheEngine, Engine, Run
+    from tercet.scope import Caller, Scope
+    from tercet.text.recall.hits import Hits
+    from tercet.vault.sqlite import Tenant
+
+log = logging.getLogger(__name__)
+
+INTRO = "You are a helpful assistant. This is what you remember:\n"
+MARK = "\u27e6memories\u27e7"
+LEAST = 32
+"""Tokens that a stored cache must share with a prompt to be worth opening."""
+ROLES = frozenset({"system", "user", "assistant"})
+
+
+class Memory(Protocol):
+    """What a turn needs of a scoped view."""
+
+    scope: Scope
+    by: Caller
+    tercet: Any
+
+    def recall(self, question: str, *, limit: int) -> Hits:
+        """As ScopedMemory.recall."""
+
+    def get(self, id: str) -> MemCube:
+        """As ScopedMemory.get."""
+
+    def remember_many(self, items: Sequence[Mapping[str, Any]]) -> object:
+        """As ScopedMemory.remember_many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, and what it stood on.
+
+    `memories` are the ids in the prompt, `kv` those of them that were KV caches. `tokens` were in the prompt, of which
+    `reused` came from caches. `first` is the time to the first token in seconds; `saved` is what reading the reused
+    tokens took when the caches were built, less what fetching and joining them took now (it can be negative).
+    """
+
+    text: str
+    memories: tuple[str, ...]
+    kv: tuple[str, ...] = ()
+    tokens: int | None = None
+    reused: int = 0
+    first: float = 0.0
+    saved: float = 0.0
+    left_out: tuple[str, ...] = field(default=())
+
+
+def frame(engine: CacheEngine, messages: Sequence[Turn]) -> tuple[str, str]:
+    """The prompt before and behind the memories: the first is the same for all messages, so that caches fit it."""
+    system = "\n\n".join(turn["content"] for turn in messages if turn["role"] == "system")
+    rest = [turn for turn in messages if turn["role"] != "system"]
+    content = f"{INTRO}{MARK}{system and chr(10)}{system}"
+    try:
+        text = engine.render([{"role": "system", "content": content}, *rest])
+    except InvalidRequest:  # a template without a system's turn: it goes before the first words of the user
+        first, *others = rest
+        text = engine.render([{**first, "content": f"{content}\n{first['content']}"}, *others])
+    before, mark, behind = text.partition(MARK)
+    if not mark:
+        raise Unsupported(f"The template of {engine.identity.name} shows neither a system's nor a user's words.")
+    return before, behind
+
+
+def promote(
+    view: Memory, cubes: str | MemCube | Sequence[str | MemCube], *, to: str, engine: str | None, precision: str
+) -> MemCube:
+    """See `ScopedMemory.promote`."""
+    if to != "activation":
+        raise Unsupported(f"Memories are promoted to 'activation' so far, not to {to!r}.")
+    given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
+    if not given:
+        raise InvalidRequest("Say what to promote: ids, or cubes.")
+    sources = [view.get(one.id if isinstance(one, MemCube) else one) for one in given]
+    model = view.tercet.engines.get(engine)
+    require(model, "cache", "A KV memory")
+    opening, _ = frame(model, [{"role": "user", "content": "?"}])
+    return kv.promote(
+        _tenant(view), view.scope, sources, model, opening=opening, text=segment(sources), precision=precision,
+        by=view.by.name,
+    )  # fmt: skip
+
+
+def segment(cubes: Sequence[MemCube]) -> str:
+    """Memories as they stand in a prompt: whole lines, so that segments can follow each other."""
+    return f"{lay_out(cubes)}\n"
+
+
+def chat(
+    view: Memory, messages: str | Sequence[Mapping[str, str]], *, engine: str | None, limit: int, max_tokens: int,
+    share: float, remember: bool, on_piece: Callable[[str], None] | None,
+) -> Reply:  # fmt: skip
+    """See `ScopedMemory.chat`."""
+    turns = checked(messages)
+    question = turns[-1]["content"]
+    model: Engine = view.tercet.engines.get(engine)
+    hits = view.recall(question, limit=limit)
+    cubes = [hit.cube for hit in hits]
+    begin = time.perf_counter()
+    if "cache" in model.abilities and hasattr(model, "run"):
+        made, pieces = _with_caches(view, cast("CacheEngine", model), turns, cubes, max_tokens, share)
+    else:
+        content = f"{INTRO}{segment(cubes)}" if cubes else ""
+        told = [{"role": "system", "content": content}] if content else []
+        made, pieces = (
+            Reply("", tuple(cube.id for cube in cubes)),
+            model.generate([*told, *turns], max_tokens=max_tokens),
+        )
+    answer, first = list[str](), 0.0
+    for piece in pieces:
+        first = first or time.perf_counter() - begin
+        answer.append(piece)
+        if on_piece is not None:
+            on_piece(piece)
+    made = replace(made, text="".join(answer), first=first)
+    if remember and made.text.strip():
+        said = [{"role": "user", "content": question}, {"role": "assistant", "content": made.text}]
+        view.remember_many(said)
+    return made
+
+
+def checked(messages: str | Sequence[Mapping[str, str]]) -> list[Turn]:
+    """Messages as turns, the last of them the user's. Raises InvalidRequest."""
+    given = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+    for turn in given:
+        if not isinstance(turn, Mapping) or turn.get("role") not in ROLES or not isinstance(turn.get("content"), str):
+            raise InvalidRequest(f"A message is {{'role': system|user|assistant, 'content': text}}, not {turn!r:.80}.")
+    if not given or given[-1]["role"] != "user" or not given[-1]["content"].strip():
+        raise InvalidRequest("The last message must be the user's, with words in it.")
+    return [{"role": turn["role"], "content": turn["content"]} for turn in given]
+
+
+def _tenant(view: Memory) -> Tenant:
+    found: Tenant = view.tercet.vault.tenant(view.scope.tenant)
+    return found
+
+
+def _with_caches(
+    view: Memory, engine: CacheEngine, turns: Sequence[Turn], cubes: Sequence[MemCube], max_tokens: int, share: float
+) -> tuple[Reply, Iterator[str]]:
+    """The answer's pieces, over KV memories of what was recalled and text of the rest."""
+    begin = time.perf_counter()
+    tenant, memory = _tenant(view), view.tercet.kv
+    opening, behind = frame(engine, turns)
+    used = _caches(view, memory, engine, cubes)
+    head, tail = engine.encode(opening), engine.encode(behind)
+    used = [one for one in used if one.cache.tokens[: one.manifest.head] == head and one.manifest.head == len(head)]
+    room = engine.context - max_tokens - len(head) - len(tail)
+    fitting, taken = list[Used](), 0
+    for one in used:
+        size = len(one.cache.tokens) - len(head)
+        if taken + size <= room and (not fitting or (one.cache.divisible and fitting[0].cache.divisible)):
+            fitting.append(one)
+            taken += size
+    told = {link.id for one in fitting for link in one.cube.behavioural.derivations}
+    rest = [cube for cube in cubes if cube.id not in told]
+    kept = list(rest)
+    while kept and taken + len(engine.encode(segment(kept))) > room:
+        kept.pop()  # the least of the hits first
+    suffix = (*engine.encode(segment(kept) if kept else ""), *tail)
+    run, scores, reused = _started(engine, memory, view, fitting, head, suffix, share)
+    spent = sum(one.seconds for one in fitting)
+    paid = sum(one.manifest.seconds * (len(one.cache.tokens) - (len(head) if place else 0)) / len(one.cache.tokens)
+               for place, one in enumerate(fitting))  # fmt: skip
+    joined = time.perf_counter() - begin if len(fitting) > 1 else spent
+    tenant.use([one.cube.id for one in fitting], view.tercet.clock())
+    made = Reply(
+        "", tuple([*sorted(told), *(cube.id for cube in kept)]), tuple(one.cube.id for one in fitting),
+        tokens=len(run.tokens), reused=reused, saved=paid - joined if fitting else 0.0,
+        left_out=tuple(cube.id for cube in rest[len(kept) :]),
+    )  # fmt: skip
+    return made, run.pieces(scores, max_tokens=max_tokens)
+
+
+def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence[MemCube]) -> list[Used]:
+    """KV memories of what was recalled, in the order of the hits, none telling what another tells already."""
+    if not cubes:
+        return []
+    with _tenant(view).reading() as reader:
+        found = memory.covering(reader, view.scope, engine, [cube.id for cube in cubes])
+    place = {cube.id: number for number, cube in enumerate(cubes)}
+    chosen, told = list[MemCube](), set[str]()
+    for cube in found:
+        sources = {link.id for link in cube.behavioural.derivations}
+        if not sources & told:
+            chosen.append(cube)
+            told |= sources
+    chosen.sort(key=lambda cube: min(place.get(link.id, len(place)) for link in cube.behavioural.derivations))
+    used = [_usable(view, memory, engine, cube.id) for cube in chosen]
+    return [one for one in used if one is not None]
+
+
+def _usable(view: Memory, memory: KVMemory, engine: CacheEngine, id: str) -> Used | None:
+    """A cache, or None where it was withdrawn or is damaged: then its text is read instead."""
+    try:
+        return memory.use(_tenant(view), view.scope, id, engine)
+    except (MissingMemory, Refused, VaultDamaged) as error:
+        log.warning("a KV memory was not used: %s", error)
+        memory.forget(id)
+        return None
+
+
+def _started(
+    engine: CacheEngine, memory: KVMemory, view: Memory, used: Sequence[Used], head: Sequence[int],
+    suffix: Sequence[int], share: float,
+) -> tuple[Run, Any, int]:  # fmt: skip
+    """A run that has read the prompt, the scores of the next token, and how many tokens came from caches."""
+    if len(used) > 1 and "compose" in engine.abilities:
+        pieces, at = list[Piece](), 0
+        for one in used:
+            pieces.append(Piece(one.cache, len(head) if pieces else 0, at))
+            at = pieces[-1].end
+        joined, scores = blend(engine, pieces, suffix, share=share)
+        return joined, scores, at
+    prompt = (*(used[0].cache.tokens if used else head), *suffix)
+    cache = used[0].cache if used else None
+    if cache is None:
+        found = memory.longest(_tenant(view), view.scope, engine, prompt)
+        near = _usable(view, memory, engine, found[0]) if found is not None and found[1] >= LEAST else None
+        if found is not None and near is not None and near.cache.divisible:
+            cache = near.cache.prefix(min(found[1], len(prompt) - 1))
+    reused = len(cache.tokens) if cache is not None else 0
+    run = engine.run(cache, room=len(prompt) - reused + 64)
+    return run, run.extend(prompt[reused:]), reused
