@@ -13,7 +13,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import data_file
+from benchmarks.common import RESULTS, data_file
+
 from tercet.engine.transformers import TransformersEngine
 
 MODEL = "smollm2-135m"
@@ -89,16 +90,9 @@ def mean(values: Sequence[float]) -> float:
 @contextmanager
 def plot(name: str) -> Iterator[Any]:
     """Axes whose picture is saved beside the results."""
-    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    from benchmarks.common import RESULTS
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.2))
-    yield axes
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    yield figure.subplots()
     RESULTS.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
     figure.savefig(RESULTS / f"{name}.png", dpi=130)
-    pyplot.close(figure)

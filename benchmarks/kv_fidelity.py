@@ -17,8 +17,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import kv
 from benchmarks.common import DataMissingError, machine, parser, save, table
+
+from benchmarks import kv
 from tercet.activation import pack
 from tercet.activation.precision import PRECISIONS
 from tercet.engine.cache import KVCache

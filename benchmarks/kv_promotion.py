@@ -1,9 +1,9 @@
 """The promotion policy on a simulated month of use: seconds saved, against never, always, LRU, and perfect hindsight.
 
-Memories are used by Zipf's law, whose ranks drift: every day some memories change places. The policy looks every hour at
-what the worker looks at (a count for each memory) and decides by the measured pace below. A use saves prefill less load
-where the cache is there; making one costs, and keeping one costs its bytes by the day, in the same seconds. `oracle`
-knows every use to come: it keeps a memory's cache over exactly those gaps that pay, and makes it anew where that is
+Memories are used by Zipf's law, whose ranks drift: every day some memories change places. The policy looks every hour
+at what the worker looks at (a count for each memory) and decides by the measured pace below. A use saves prefill less
+load where the cache is there; making one costs, and keeping one costs its bytes by the day, in the same seconds.
+`oracle` knows every use to come: it keeps a memory's cache over exactly those gaps that pay, and makes it anew where that is
 dearer. Nothing here is fitted to the seeds: another seed or other numbers in the head give other months.
 """
 
@@ -16,12 +16,14 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, parser, save, table
+
 from tercet.schedule.promotion import POLICY, Candidate, MeasuredCost, Pace, cooled
 
 SEEDS, DAYS, CUBES, USES_A_DAY = (1, 2, 3, 4, 5), 30, 1000, 1000
@@ -136,7 +138,7 @@ def oracle(sizes: list[int], uses: Uses, days: int, policy: MeasuredCost) -> flo
     total = 0.0
     for n, mine in times.items():
         without, having = 0.0, -build(sizes[n])  # after the first use: without a cache, and with one made then
-        for before, now in zip(mine, mine[1:], strict=False):
+        for before, now in pairwise(mine):
             kept = having + saves(sizes[n]) - rent(sizes[n], now - before, policy)
             without, having = max(without, kept), max(kept, without - build(sizes[n]))
         total += max(without, 0.0)
@@ -160,8 +162,9 @@ def main() -> int:
     for price in PRICES:
         policy = replace(POLICY, price=price)
         saved = {name: [WAYS[name](*one, days, policy) for one in months] for name in NAMES}
-        rows.append({"price": price, **{name: sum(saved[name]) / len(months) for name in args.only},
-                     "share": min(mine / best for mine, best in zip(saved["measured"], saved["oracle"], strict=True))})  # fmt: skip
+        share = min(mine / best for mine, best in zip(saved["measured"], saved["oracle"], strict=True))
+        means = {name: sum(saved[name]) / len(months) for name in args.only}
+        rows.append({"price": price, **means, "share": share})
     result: dict[str, Any] = {
         "share_of_oracle": min(row["share"] for row in rows), "rows": rows, "days": days, "months": len(months),
         "policy": repr(POLICY), "pace": repr(PACE), "cubes": CUBES, "uses_a_day": USES_A_DAY, "exponent": EXPONENT,

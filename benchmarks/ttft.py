@@ -13,14 +13,17 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import kv
 from benchmarks.common import DataMissingError, machine, parser, save, table
+
+from benchmarks import kv
 from tercet import Tercet
 from tercet.activation import pack
 from tercet.activation.memory import KVMemory
@@ -31,7 +34,7 @@ from tercet.scoped import ScopedMemory
 from tercet.vault import blobs
 
 clock = time.perf_counter
-"""`--clock cpu` puts the processor time of this process here: on a machine that others use, it is what can be compared."""
+"""`--clock cpu` puts this process's processor time here: on a machine that others use, that can be compared."""
 CONTEXTS, QUERIES = (600, 2800, 6000), (20, 170, 950)
 GOAL = (1500, 16)
 ROUNDS = 5
@@ -74,7 +77,7 @@ def case(
 
 
 def load_speed(path: Path, rounds: int) -> dict[str, float]:
-    """Bytes a second from the page cache and from the disk: a plain sequential read, and ours with and without checks."""
+    """GB a second from the page cache and from the disk: a plain sequential read; ours with and without checks."""
 
     def plain() -> None:
         with path.open("rb", buffering=0) as file:
@@ -89,7 +92,11 @@ def load_speed(path: Path, rounds: int) -> dict[str, float]:
                 tensor.clone()  # what a run's copy does
 
     size, found = path.stat().st_size, dict[str, float]()
-    works = {"plain": plain, "unchecked": lambda: ours(check=False), "checked": lambda: ours(check=True)}
+    works: dict[str, Callable[[], None]] = {
+        "plain": plain,
+        "unchecked": partial(ours, check=False),
+        "checked": partial(ours, check=True),
+    }
     for cold in (False, True):
         taken: dict[str, list[float]] = {name: [] for name in works}
         for turn in range(rounds + 1):
@@ -123,10 +130,10 @@ def llama_rows(model: TransformersEngine, sizes: list[tuple[int, int]], rounds: 
         return []
     rows = []
     for count, asked in sizes:
-        texts = [(model.decode(kv.tokens(model, count, skip=turn)), model.decode(kv.tokens(model, asked, skip=90 + turn)))
-                 for turn in range(rounds)]  # fmt: skip
-        full, warm = [], []
-        for memory, query in texts:
+        full, warm = list[float](), list[float]()
+        for turn in range(rounds):
+            memory = model.decode(kv.tokens(model, count, skip=turn))
+            query = model.decode(kv.tokens(model, asked, skip=90 + turn))
             for taken in (full, warm):
                 begin = clock()
                 other.held(memory + query)

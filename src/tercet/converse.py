@@ -186,7 +186,7 @@ def _with_caches(
     joined = time.perf_counter() - begin if len(fitting) > 1 else spent
     tenant.use([one.cube.id for one in fitting], view.tercet.clock())
     made = Reply(
-        "", tuple([*sorted(told), *(cube.id for cube in kept)]), tuple(one.cube.id for one in fitting),
+        "", (*sorted(told), *(cube.id for cube in kept)), tuple(one.cube.id for one in fitting),
         tokens=len(run.tokens), reused=reused, saved=paid - joined if fitting else 0.0,
         left_out=tuple(cube.id for cube in rest[len(kept) :]),
     )  # fmt: skip

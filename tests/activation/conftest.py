@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="pip install 'tercet[models]'")
-
 from tercet import Tercet
 from tercet.engine.transformers import TransformersEngine
 from tercet.scoped import ScopedMemory

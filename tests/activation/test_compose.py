@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="pip install 'tercet[models]'")
+import torch
 
 from tercet.activation.compose import Blend, Link, Piece, assemble, blend
 from tercet.engine.cache import KVCache
@@ -118,7 +117,7 @@ def test_link_takes_the_first_tokens_of_each(engine: TransformersEngine) -> None
         (lambda p: [p[0], Piece(p[1].cache, 99, p[1].at)], "no tokens from 99"),
         (lambda p: [p[0], Piece(p[1].cache, 7, p[1].at)], "another opening"),
         (lambda p: [Piece(p[0].cache, 3, 0)], "no tokens from 3"),
-        (lambda p: [], "nothing to join"),
+        (lambda _: [], "nothing to join"),
     ],
 )
 def test_what_does_not_follow_is_refused(change: object, match: str) -> None:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="pip install 'tercet[models]'")
-
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tercet.activation import pack
 from tercet.activation.precision import PRECISIONS, Int4
 from tercet.cube import ModelIdentity
@@ -104,7 +103,7 @@ def test_other_programs_can_read_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", [*PRECISIONS])
 def test_any_flipped_bit_is_found(precision: str) -> None:
     data, chance = written(made(), precision), random.Random(precision)  # noqa: S311  # the same bits in every run
-    places = [*range(0, 64), *chance.sample(range(len(data)), 150), len(data) - 1]
+    places = [*range(64), *chance.sample(range(len(data)), 150), len(data) - 1]
     for place in places:
         broken = bytearray(data)
         broken[place] ^= 1 << chance.randrange(8)
@@ -174,7 +173,7 @@ def claim(name: str, **fields: object) -> Any:  # noqa: ANN401
     ],
 )
 def test_a_header_that_lies_is_refused(change: Any) -> None:  # noqa: ANN401
-    assert again(tampered(lambda header: None)).tokens == made().tokens  # the tampering itself is sound
+    assert again(tampered(lambda _: None)).tokens == made().tokens  # the tampering itself is sound
     with pytest.raises(VaultDamaged):
         pack.read(tampered(change), most=512)
 

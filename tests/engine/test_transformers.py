@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch", reason="pip install 'tercet[models]'")
-
-from tercet.engine.base import differences  # noqa: E402
-from tercet.engine.cache import EntryKind  # noqa: E402
-from tercet.engine.transformers import TransformersEngine  # noqa: E402
-from tercet.errors import InvalidRequest  # noqa: E402
-from tercet.testing.tiny import tiny_engine  # noqa: E402
+from tercet.engine.base import differences
+from tercet.engine.cache import EntryKind
+from tercet.engine.transformers import TransformersEngine
+from tercet.errors import InvalidRequest
+from tercet.testing.tiny import tiny_engine
 
 FAMILIES = ("llama", "qwen", "gemma")
 PROMPT = tuple(range(7, 67))

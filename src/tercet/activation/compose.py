@@ -54,9 +54,9 @@ class Choose(Protocol):
 class Blend:
     """CacheBlend (arXiv 2405.16444): the tokens whose values move most when they are computed anew up to layer `check`.
 
-    delta_t = sum over heads and channels of (v_new - v_old)^2. The layers up to `check` are computed for all tokens, and
-    written; only the chosen run on above. A chosen query at position p sees the keys at positions <= p, whichever of
-    them were chosen (the published code lets it see those up to its rank among the chosen, which is another set).
+    delta_t = sum over heads and channels of (v_new - v_old)^2. The layers up to `check` are computed for all tokens,
+    and written; only the chosen run on above. A chosen query at position p sees the keys at positions <= p, whichever
+    of them were chosen (the published code lets it see those up to its rank among the chosen, which is another set).
     """
 
     check: int = 1

@@ -1,8 +1,8 @@
 """Finding what can be reused: the longest prefix of a prompt, by token ids, among the caches that are kept.
 
 A chain of hashes over blocks of `BLOCK` tokens, H_0 = sha256(salt, model), H_i = sha256(H_{i-1}, block i as int32),
-makes the search as long as the prompt, however many caches there are; the last block's remainder is compared token by token.
-The salt is the tenant's, so that two tenants' equal texts have nothing in common.
+makes the search as long as the prompt, however many caches there are; the rest of the last block is compared token by
+token. The salt is the tenant's, so that two tenants' equal texts have nothing in common.
 """
 
 from __future__ import annotations

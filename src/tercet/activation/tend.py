@@ -52,7 +52,7 @@ def survey(
     found, seen = list[Held](), set[str]()
     with tenant.reading() as reader:
         for n in sorted(heats):
-            [cube] = reader.cubes([n]) or [None]
+            cube = next(iter(reader.cubes([n])), None)
             if cube is None or isinstance(cube.payload, Activation) or not cube.text:
                 continue
             caches = [one for one in memory.covering(reader, scope, engine, [cube.id])

@@ -47,7 +47,7 @@ class OpenAICompatible:
             context,
             timeout,
         )
-        self.identity = ModelIdentity(model, self.url, *["remote"] * 5)
+        self.identity = ModelIdentity(model, self.url, "remote", "remote", "remote", "remote", "remote")
 
     @classmethod
     def load(cls, model: str, **options: Any) -> Self:  # noqa: ANN401  # as the class takes

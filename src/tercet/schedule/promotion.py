@@ -1,8 +1,8 @@
 """Which memories are worth a KV cache, by measured cost. A policy proposes; the worker, or a person, carries it out.
 
-Everything is in seconds. A cache of T tokens saves `saves` seconds at each use and takes `build` seconds to make; to keep
-it costs its bytes times `price` a day. Uses are observed: each adds 1 to a memory's heat, which halves every `half_life`
-days, so that heat x ln 2 / half_life estimates the uses a day to come.
+Everything is in seconds. A cache of T tokens saves `saves` seconds at each use and takes `build` seconds to make; to
+keep it costs its bytes times `price` a day. Uses are observed: each adds 1 to a memory's heat, which halves every
+`half_life` days, so that heat x ln 2 / half_life estimates the uses a day to come.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class MeasuredCost:
     """Promote where saves x uses > build + rent, over `horizon` days; demote where saves x uses < rent.
 
     uses = heat ln 2 / half_life x horizon; saves = T (prefill - load); build = T prefill x `effort` (reading it apart,
-    and writing it); rent = T bytes x price x horizon, `price` in seconds a GB a day. That the build is not counted again
-    when a cache is kept leaves a gap between the two thresholds, so that nothing flutters.
+    and writing it); rent = T bytes x price x horizon, `price` in seconds a GB a day. That the build is not counted
+    again when a cache is kept leaves a gap between the two thresholds, so that nothing flutters.
     """
 
     half_life: float = 2.0
@@ -86,7 +86,7 @@ POLICY = MeasuredCost()
 
 def cooled(heat: float, days: float, half_life: float) -> float:
     """Heat after so many days without a use."""
-    return heat * 0.5 ** (days / half_life)
+    return heat * math.exp2(-days / half_life)
 
 
 def observe(tenant: Tenant, policy: MeasuredCost, *, at: datetime, by: str) -> dict[int, float]:
@@ -119,7 +119,7 @@ def want(tenant: Tenant, *, at: datetime) -> None:
 
 
 def kv_numbers(tenant: Tenant) -> dict[str, Any]:
-    """How many KV caches a tenant keeps, their bytes on disk, their uses; the heat of what is used, the hottest first."""
+    """How many KV caches a tenant keeps, their bytes on disk, uses of them and of texts, and what the policy noted."""
     with tenant.reading() as reader:
         connection = reader.connection
         then, known = _state(scalar(connection, "SELECT value FROM meta WHERE key = ?", (STATE,)))
