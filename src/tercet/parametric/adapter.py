@@ -100,12 +100,18 @@ def load(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
     VaultDamaged
         If a file is cut short or no safetensors file.
     """
-    config, path = _config(folder), folder / WEIGHTS
+    config, path = _config_of(folder), folder / WEIGHTS
     if not path.is_file() or path.is_symlink():
         pickled = sorted(one.name for one in folder.iterdir() if one.suffix in {".bin", ".pt", ".pth", ".pkl"})
         if pickled:
             raise Refused(f"{folder} holds {pickled[0]}, which is pickled and is never opened; save it as safetensors.")
         raise InvalidRequest(f"There is no {WEIGHTS} in {folder}.")
+    return read(config, path, shapes)
+
+
+def read(config: Mapping[str, Any], path: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
+    """What `load` reads, of a configuration and a file by any name. Raises as `load` does."""
+    _settings(config)
     header = _header(path)
     found: dict[str, dict[str, Any]] = {}
     for key, about in header.items():
@@ -130,7 +136,7 @@ def load(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
     return Adapter(pairs)
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config_of(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file() or path.is_symlink():
         raise InvalidRequest(f"There is no {CONFIG} in {folder}.")
@@ -140,12 +146,17 @@ def _config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise VaultDamaged(f"{path.name} is no JSON: {error}") from None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+    if not isinstance(config, dict):
+        raise VaultDamaged(f"{path.name} is no JSON object.")
+    return config
+
+
+def _settings(config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
         raise Refused("Only plain LoRA adapters are taken (peft_type LORA).")
     used = [name for name in UNWANTED if config.get(name)]
     if used or config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
         raise Refused(f"The adapter uses {', '.join(used) or 'bias or fan_in_fan_out'}, which is not taken here.")
-    return config
 
 
 def _scale(config: Mapping[str, Any]) -> float:
