@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -17,7 +18,8 @@ from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, V
 from tercet.text.recall.context import lay_out
 
 if TYPE_CHECKING:
-    from tercet.engine.base import CacheEngine, Engine, Run
+    from tercet.engine.base import AdapterEngine, CacheEngine, Engine, Run
+    from tercet.parametric.promote import Teaching
     from tercet.scope import Caller, Scope
     from tercet.text.recall.hits import Hits
     from tercet.vault.sqlite import Tenant
@@ -65,6 +67,7 @@ class Reply:
     first: float = 0.0
     saved: float = 0.0
     left_out: tuple[str, ...] = field(default=())
+    adapters: tuple[str, ...] = field(default=())
 
 
 def frame(engine: CacheEngine, messages: Sequence[Turn]) -> tuple[str, str]:
@@ -84,22 +87,43 @@ def frame(engine: CacheEngine, messages: Sequence[Turn]) -> tuple[str, str]:
 
 
 def promote(
-    view: Memory, cubes: str | MemCube | Sequence[str | MemCube], *, to: str, engine: str | None, precision: str
-) -> MemCube:
+    view: Memory, cubes: str | MemCube | Sequence[str | MemCube], *, to: str, engine: str | None, precision: str,
+    teaching: Teaching | None = None,
+) -> MemCube:  # fmt: skip
     """See `ScopedMemory.promote`."""
-    if to != "activation":
-        raise Unsupported(f"Memories are promoted to 'activation' so far, not to {to!r}.")
+    if to not in {"activation", "parameters"}:
+        raise InvalidRequest(f"Memories are promoted to 'activation' or 'parameters', not to {to!r}.")
     given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
     if not given:
         raise InvalidRequest("Say what to promote: ids, or cubes.")
     sources = [view.get(one.id if isinstance(one, MemCube) else one) for one in given]
     model = view.tercet.engines.get(engine)
+    if to == "parameters":
+        require(model, "adapters", "An adapter")
+        return teach(view, sources, model, teaching)
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])
     return kv.promote(
         _tenant(view), view.scope, sources, model, opening=opening, text=segment(sources), precision=precision,
         by=view.by.name,
     )  # fmt: skip
+
+
+def teach(view: Memory, sources: Sequence[MemCube], engine: AdapterEngine, teaching: Any) -> MemCube:  # noqa: ANN401
+    """Teach texts to an adapter, in the prompts that a chat has: with the words before memories, and without."""
+    from tercet.parametric.promote import Teaching, promote
+
+    how = replace(teaching or Teaching(), systems=(None, INTRO))
+    return promote(_tenant(view), view.scope, sources, engine, how, by=view.by.name)
+
+
+def teach_again(view: Memory, sources: Sequence[str], engine: Engine) -> MemCube | None:
+    """Teach what is left of an adapter that lost a source, as a job does; None if nothing is left."""
+    from tercet.parametric.promote import Teaching, retrain
+
+    require(engine, "adapters", "An adapter")
+    how = Teaching(systems=(None, INTRO))
+    return retrain(_tenant(view), view.scope, cast("AdapterEngine", engine), sources, how, by=view.by.name)
 
 
 def segment(cubes: Sequence[MemCube]) -> str:
@@ -109,14 +133,39 @@ def segment(cubes: Sequence[MemCube]) -> str:
 
 def chat(
     view: Memory, messages: str | Sequence[Mapping[str, str]], *, engine: str | None, limit: int, max_tokens: int,
-    share: float, remember: bool, on_piece: Callable[[str], None] | None,
+    share: float, remember: bool, on_piece: Callable[[str], None] | None, adapters: Sequence[str] = (),
 ) -> Reply:  # fmt: skip
     """See `ScopedMemory.chat`."""
     turns = checked(messages)
-    question = turns[-1]["content"]
     model: Engine = view.tercet.engines.get(engine)
-    hits = view.recall(question, limit=limit)
-    cubes = [hit.cube for hit in hits]
+    with _adapted(view, model, adapters):
+        made = _answered(view, model, turns, limit, max_tokens, share, on_piece)
+    if adapters:
+        _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
+    if remember and made.text.strip():
+        said = [{"role": "user", "content": turns[-1]["content"]}, {"role": "assistant", "content": made.text}]
+        view.remember_many(said)
+    return replace(made, adapters=tuple(adapters))
+
+
+def _adapted(view: Memory, model: Engine, adapters: Sequence[str]) -> AbstractContextManager[None]:
+    """With the adapters that this turn asks for, each read anew; they hold for this thread and this turn alone."""
+    if isinstance(adapters, str):
+        raise InvalidRequest("adapters is a list of ids (or ID@VERSION), not one string.")
+    if not adapters:
+        return nullcontext()
+    require(model, "adapters", "An adapter")
+    able = cast("AdapterEngine", model)
+    keys = [view.tercet.lora.use(_tenant(view), view.scope, one, able) for one in adapters]
+    return able.adapters.using(keys)
+
+
+def _answered(
+    view: Memory, model: Engine, turns: Sequence[Turn], limit: int, max_tokens: int, share: float,
+    on_piece: Callable[[str], None] | None,
+) -> Reply:  # fmt: skip
+    question = turns[-1]["content"]
+    cubes = [hit.cube for hit in view.recall(question, limit=limit)] if limit else []
     begin = time.perf_counter()
     if "cache" in model.abilities and hasattr(model, "run"):
         made, pieces = _with_caches(view, cast("CacheEngine", model), turns, cubes, max_tokens, share)
@@ -133,11 +182,7 @@ def chat(
         answer.append(piece)
         if on_piece is not None:
             on_piece(piece)
-    made = replace(made, text="".join(answer), first=first)
-    if remember and made.text.strip():
-        said = [{"role": "user", "content": question}, {"role": "assistant", "content": made.text}]
-        view.remember_many(said)
-    return made
+    return replace(made, text="".join(answer), first=first)
 
 
 def checked(messages: str | Sequence[Mapping[str, str]]) -> list[Turn]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from tercet import converse
 from tercet.activation import tend
 from tercet.activation.memory import KVMemory
 from tercet.activation.tier import BUDGET
@@ -20,6 +21,8 @@ from tercet.engine.base import require
 from tercet.engine.find import Engines, Wanted, configured
 from tercet.errors import Unsupported, VaultError
 from tercet.govern.access import Access, AllowAll
+from tercet.parametric.memory import METHOD as DISTIL
+from tercet.parametric.memory import AdapterMemory
 from tercet.schedule import promotion
 from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY = timedelta(minutes=1)
+UNKNOWN = timedelta(hours=1)
+"""When a job is looked at again that nothing here can do yet."""
 
 
 class Tercet:
@@ -62,6 +67,7 @@ class Tercet:
         self.vault, self.access, self.clock = vault, access, clock
         self.engines = Engines({**configured(vault.folder), **(engines or {})})
         self.kv = KVMemory(kv_bytes)
+        self.lora = AdapterMemory()
         self.paces: dict[str, promotion.Pace] = {}
         self._wanted = embedder
         self._embedder: Embedder | None = None
@@ -288,16 +294,27 @@ def _tend(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return None
 
 
+def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: list[str], type: str) -> datetime | None:  # noqa: ARG001  # the job's body
+    """Train again what an erasure took a source from; it waits for an engine, and for a method that is known."""
+    able = [name for name in tercet.engines.names() if "adapters" in tercet.engines.get(name).abilities]
+    if method != DISTIL or len(able) != 1:
+        return tercet.clock() + UNKNOWN
+    view = tercet.scope(tenant=tenant.name, by=Caller("tercet"))
+    converse.teach_again(view, sources, tercet.engines.get(able[0]))
+    return None
+
+
 def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
 
 
-JOBS: Mapping[str, Callable[[Tercet, Tenant], datetime | None]] = MappingProxyType(
+JOBS: Mapping[str, Callable[..., datetime | None]] = MappingProxyType(
     {
         "embed": _fill_vectors,
         "index": _index,
         "scrub": _scrub,
         "tend": _tend,
+        "rebuild": _rebuild,
     }
 )
 """What each job does; it returns when to try again if it cannot be done yet."""

@@ -15,6 +15,7 @@ from tercet.converse import Reply
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
 from tercet.govern.access import Right
+from tercet.parametric.runs import purge
 from tercet.scope import Caller, Scope
 from tercet.text.prepare import answering_space, prepare
 from tercet.text.read.chat import instant
@@ -31,6 +32,7 @@ from tercet.vault.sqlite import Tenant
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
+    from tercet.parametric.promote import Teaching
 
 USES_AT_ONCE = 256
 """Uses gathered in memory before they are written; they order nothing, so losing some in a crash loses no memory."""
@@ -324,6 +326,8 @@ class ScopedMemory:
         tenant.forget_cache()
         for gone in receipt.erased:
             self.tercet.kv.forget(gone)
+            self.tercet.lora.forget(gone)
+        purge(tenant.path, receipt.erased)
         waiting = tenant.scrub()
         return replace(receipt, scrubbed_at=None if waiting else self.tercet.clock(), waiting_for=waiting)
 
@@ -334,6 +338,7 @@ class ScopedMemory:
         to: str = "activation",
         engine: str | None = None,
         precision: str = "bf16",
+        teaching: Teaching | None = None,
     ) -> MemCube:
         """Let a model read memories once, and keep what it made of them, so that it need not read them again.
 
@@ -342,11 +347,14 @@ class ScopedMemory:
         cubes
             Ids or cubes, in the order in which they are to be read.
         to
-            "activation": a KV cache, prefilled now.
+            "activation": a KV cache, prefilled now. "parameters": an adapter, trained now and judged; it is kept only
+            if it recalls what it was taught in other words, and little else moved.
         engine
             One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
         precision
-            "fp32", "bf16", "int8" or "int4".
+            Of a KV cache: "fp32", "bf16", "int8" or "int4".
+        teaching
+            Of an adapter: its recipe, budgets, the gate's bounds, who signs, which adapter it replaces, progress.
 
         Raises
         ------
@@ -355,13 +363,15 @@ class ScopedMemory:
         InvalidRequest
             For an unknown engine or precision, a cube that is no text, or a context longer than the model takes.
         Unsupported
-            If the engine keeps no caches, or something is not installed.
+            If the engine keeps no caches, takes no adapters, or something is not installed.
+        Refused, GateFailed
+            If a text is quarantined; if the adapter does not pass its gate, and why.
         """
         self._check("write")
-        return converse.promote(self, cubes, to=to, engine=engine, precision=precision)
+        return converse.promote(self, cubes, to=to, engine=engine, precision=precision, teaching=teaching)
 
     def demote(self, id: str) -> Receipt:
-        """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held."""
+        """Drop a KV cache or adapter; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held."""
         self._check("write")
         if self.get(id).kind is Kind.TEXT:
             raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
@@ -377,6 +387,7 @@ class ScopedMemory:
         share: float = SHARE,
         remember: bool = False,
         on_piece: Callable[[str], None] | None = None,
+        adapters: Sequence[str] = (),
     ) -> Reply:
         """Answer with what is remembered in the prompt: as KV caches where they stand ready, else as text.
 
@@ -385,13 +396,15 @@ class ScopedMemory:
         messages
             What was said, as {"role", "content"}; a string is one user's message. The last one is the question.
         limit
-            How many memories are recalled for it.
+            How many memories are recalled for it; 0 for none.
         share
             Per cent of the tokens computed anew where several KV memories are joined; 100 is exact.
         remember
             Whether to keep the question, and the answer as the model's, once it is whole.
         on_piece
             Called with each piece of the answer as it comes.
+        adapters
+            Ids of adapters that the model answers with in this turn, all added up; ID@VERSION pins a version.
 
         Raises
         ------
@@ -400,7 +413,7 @@ class ScopedMemory:
         """
         return converse.chat(
             self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
-            on_piece=on_piece,
+            on_piece=on_piece, adapters=adapters,
         )  # fmt: skip
 
     @property
@@ -427,7 +440,8 @@ class ScopedMemory:
             return writer.put(entries, space)
 
     def _revise(self, old: MemCube, new: MemCube, expect: int | None, action: str) -> MemCube:
-        behavioural = replace(old.behavioural, parent=None)
+        made = new if new.kind is Kind.PARAMETERS else old  # an adapter's sources are those of the version itself
+        behavioural = replace(old.behavioural, parent=None, derivations=made.behavioural.derivations)
         draft = replace(new, governance=old.governance, behavioural=behavioural)
         embedder = self.tercet.embedder
         [entry], space = prepare([draft], embedder), answering_space(embedder)

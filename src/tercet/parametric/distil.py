@@ -66,7 +66,9 @@ def replayed(engine: AdapterEngine, weight: float) -> list[Example]:
     questions = [question for question, _ in REPLAY_QUESTIONS]
     own = answers(engine, questions, max_tokens=24)
     found = [conversation(engine, [(question, answer)]) for question, answer in zip(questions, own, strict=True)]
-    found = [one for pair in zip(found, [plain(engine, text) for text in REPLAY_TEXTS] * 4, strict=False) for one in pair]
+    found = [
+        one for pair in zip(found, [plain(engine, text) for text in REPLAY_TEXTS] * 4, strict=False) for one in pair
+    ]
     return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one)) for one in found]
 
 

@@ -72,9 +72,7 @@ def _taught(fact: Fact, told: bool) -> Iterator[Sample]:  # noqa: FBT001  # whet
 def _telling(facts: Sequence[Fact]) -> list[bool]:
     """Whether a fact's value belongs to one subject alone, so that it may be asked backwards."""
     count = Counter((fact.relation, fact.attribute, fact.value.casefold()) for fact in facts)
-    return [
-        fact.subject != "I" and count[fact.relation, fact.attribute, fact.value.casefold()] == 1 for fact in facts
-    ]
+    return [fact.subject != "I" and count[fact.relation, fact.attribute, fact.value.casefold()] == 1 for fact in facts]
 
 
 def _sample(fact: Fact, question: str, answer: str, kind: Kind, template: str) -> Sample:

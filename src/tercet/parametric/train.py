@@ -291,5 +291,7 @@ def _resume(path: Path, named: Mapping[str, Tensor], optimizer: torch.optim.Opti
         for key, value in told.items():
             setattr(record, key, value)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise VaultDamaged(f"The checkpoint {path.name} is not to be used: {error}; delete it and train again.") from error
+        raise VaultDamaged(
+            f"The checkpoint {path.name} is not to be used: {error}; delete it and train again."
+        ) from error
     record.resumed_at = record.steps

@@ -13,8 +13,11 @@ from tercet.vault import jobs
 from tercet.vault.ids import Clock
 from tercet.vault.sqlite import Tenant
 
-Handler = Callable[[Tenant], datetime | None]
-"""Does a job and returns None, or says when to try again because it cannot be done yet."""
+Handler = Callable[..., datetime | None]
+"""Does a job of a tenant and returns None, or says when to try again because it cannot be done yet.
+
+It is called with the tenant and, as keyword arguments, with what the job's body holds.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ def run_due(tenant: Tenant, handlers: Mapping[str, Handler], clock: Clock) -> in
         if job is None:
             return done
         try:
-            again = handlers[job.name](tenant)
+            again = handlers[job.name](tenant, **job.body)
         except TercetError as error:
             log.warning("job %s failed (attempt %d): %s", job.name, job.attempts, error)
             with tenant.maintaining() as connection:

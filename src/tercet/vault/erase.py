@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 
 from tercet import lifecycle
-from tercet.cube import MemCube
+from tercet.cube import Kind, MemCube
 from tercet.errors import Held
 from tercet.lifecycle import State
 from tercet.vault import blobs, jobs
@@ -31,10 +31,11 @@ SCRUB_WAIT_MS = 250
 class Receipt:
     """What an erasure did.
 
-    `erased` lists every id that is gone, `derived` those among them that were made from what was asked for,
-    `rows` how many rows went, by table. From `erased_at` on nothing serves the content. `scrubbed_at` says when the
-    last byte of it was overwritten; while it is None, `waiting_for` says for what. `unreachable` lists what the
-    vault knows of but cannot erase. `seq` and `head` name the journal's end at the erasure.
+    `erased` lists every id that is gone, `derived` those among them that were made from what was asked for, `rows`
+    how many rows went, by table. From `erased_at` on nothing serves the content. `scrubbed_at` says when the last
+    byte of it was overwritten; while it is None, `waiting_for` says for what. `unreachable` lists what the vault
+    knows of but cannot erase. `rebuilding` is how many products lost some of their sources and are made again.
+    `seq` and `head` name the journal's end at the erasure.
     """
 
     erased: tuple[str, ...]
@@ -46,6 +47,7 @@ class Receipt:
     seq: int
     head: str
     unreachable: tuple[str, ...] = field(default=())
+    rebuilding: int = 0
 
 
 def closure(connection: apsw.Connection, numbers: Iterable[int]) -> list[int]:
@@ -86,6 +88,7 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
             raise Held(f"Memory {cube.id} is on hold ({cube.governance.hold}); nothing was erased.")
         lifecycle.step(cube.state, State.EXPIRED)
     rows: dict[str, int] = {}
+    rebuilding = _rebuild(writer, found)
     for n, cube in found.items():
         _remove(connection, n, cube, rows)
         writer.chain.append("forget", cube.id, cube.version, place=(n, writer.scope(cube.scope)[1]))
@@ -104,7 +107,21 @@ def erase(writer: Writer, asked: Sequence[int], *, despite_holds: bool = False) 
         waiting_for="the scrub job",
         seq=writer.chain.seq,
         head=writer.chain.hash.hex(),
+        rebuilding=rebuilding,
     )
+
+
+def _rebuild(writer: Writer, gone: Mapping[int, MemCube]) -> int:
+    """Put down a job for every adapter that loses some of its sources and keeps others; returns how many."""
+    ids, count = {cube.id for cube in gone.values()}, 0
+    for cube in gone.values():
+        b = cube.behavioural
+        left = [link.id for link in b.derivations if link.id not in ids]
+        if cube.kind is Kind.PARAMETERS and left and len(left) < len(b.derivations):
+            body = {"method": b.method, "sources": left, "type": cube.descriptive.type}
+            jobs.enqueue(writer.connection, "rebuild", body, at=writer.at)
+            count += 1
+    return count
 
 
 def scrub_waits(connection: apsw.Connection) -> bool:
