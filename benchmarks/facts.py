@@ -1,12 +1,14 @@
 """Facts that become weights: recall in other words, without the text, against text in the prompt and recall + prompt.
 
-Each row teaches so many invented facts (benchmarks/invented.py, one seed) to SmolLM2-135M-Instruct in bfloat16 through
-`promote(…, to="parameters")` with the recipe below, and reports what the gate measured on the adapter as it is served.
-The held-out questions are in wordings that no training question has. `cpu_seconds` is the honest cost where the machine
-is shared; one thread is used, since two threads on a busy machine mostly wait for each other. The two baselines read the
-texts: all of them in the prompt where they fit, and the eight that recall finds. They are asked `ASKED` of the questions.
+Each row teaches so many invented facts (benchmarks/invented.py, one seed) to SmolLM2-135M-Instruct in bfloat16
+through `promote(…, to="parameters")` with the recipe below, and reports what the gate measured on the adapter as it
+is served. The held-out questions are in wordings that no training question has. `cpu_seconds` is the honest cost
+where the machine is shared; one thread is used, since two threads on a busy machine mostly wait for each other. The
+two baselines read the texts: all of them in the prompt where they fit, and the eight that recall finds. They are
+asked `ASKED` of the questions.
 """
 
+# ruff: noqa: ANN401
 from __future__ import annotations
 
 import json
@@ -23,7 +25,9 @@ from benchmarks.common import RESULTS, machine, parser, peak_rss_mb, save, table
 from benchmarks.invented import facts
 
 COUNTS = {"facts_20": 20, "facts_100": 100, "facts_400": 400}
-RECIPE = {"rank": 16, "alpha": 32.0, "targets": "mlp", "lr": 2e-3, "epochs": 6, "batch": 2, "pack": 6}
+RECIPE = {"rank": 16, "alpha": 32.0, "targets": "mlp", "lr": 2e-3, "batch": 2, "pack": 6}
+EPOCHS = {20: 10, 100: 5, 400: 3}
+"""Fewer where there are more facts: steps are what is paid for, and what teaches the form of an answer."""
 ASKED = 30
 SEED = 0
 
@@ -46,7 +50,7 @@ def row(count: int, engine: Any, *, quick: bool) -> dict[str, Any]:
                 print(f"  {count} facts: step {done} of {planned}", file=sys.stderr, flush=True)
 
         recipe = Recipe(**RECIPE)  # type: ignore[arg-type]
-        how = Teaching(replace(recipe, epochs=1) if quick else recipe, Bounds(questions=240), progress=shown)
+        how = Teaching(replace(recipe, epochs=1 if quick else EPOCHS[count]), Bounds(questions=240), progress=shown)
         wall, cpu = time.perf_counter(), time.process_time()
         size = 0
         try:
@@ -68,24 +72,32 @@ def row(count: int, engine: Any, *, quick: bool) -> dict[str, Any]:
             found["record"] = report["record"]
         asked = [one for one in report["rows"] if one["kind"] == "ask"]
         asked = asked[:: max(1, len(asked) // ASKED)][:ASKED]
-        found["text_in_context"] = in_context(engine, memory, cubes, asked)
+        found["text_in_context"] = in_context(engine, cubes, asked)
         found["recall_and_prompt"] = recalled(memory, asked)
         found["misses"] = [one for one in report["rows"] if not one["right"]][:40]
         return found
 
 
-def in_context(engine: Any, memory: Any, cubes: Any, asked: list[dict[str, Any]]) -> float | None:
+def in_context(engine: Any, cubes: Any, asked: list[dict[str, Any]]) -> float | None:
     """Recall with every text in the prompt; None where they are more than the model takes."""
     from tercet.parametric.gate import holds
 
     told = "You are a helpful assistant. This is what you remember:\n" + "\n".join(cube.text for cube in cubes)
-    cache = engine.prefill(engine.encode(engine.render([{"role": "system", "content": told}, {"role": "user", "content": "?"}]).split("?<")[0]))  # fmt: skip
+    cache = engine.prefill(
+        engine.encode(
+            engine.render([{"role": "system", "content": told}, {"role": "user", "content": "?"}]).split("?<")[0]
+        )
+    )
     if len(cache.tokens) + 64 > engine.context:
         return None
     right = 0
     for one in asked:
-        prompt = engine.encode(engine.render([{"role": "system", "content": told}, {"role": "user", "content": one["question"]}]))  # fmt: skip
-        same = next((n for n, (a, b) in enumerate(zip(cache.tokens, prompt, strict=False)) if a != b), len(cache.tokens))
+        prompt = engine.encode(
+            engine.render([{"role": "system", "content": told}, {"role": "user", "content": one["question"]}])
+        )
+        same = next(
+            (n for n, (a, b) in enumerate(zip(cache.tokens, prompt, strict=False)) if a != b), len(cache.tokens)
+        )
         run = engine.run(cache.prefix(same), room=64)
         right += holds("".join(run.pieces(run.extend(prompt[same:]), max_tokens=20)), one["gold"])
     return right / len(asked)
@@ -95,26 +107,28 @@ def recalled(memory: Any, asked: list[dict[str, Any]]) -> float:
     """Recall of a chat that finds eight texts for each question."""
     from tercet.parametric.gate import holds
 
-    return sum(holds(memory.chat(one["question"], limit=8, max_tokens=20).text, one["gold"]) for one in asked) / len(asked)
+    return sum(holds(memory.chat(one["question"], limit=8, max_tokens=20).text, one["gold"]) for one in asked) / len(
+        asked
+    )
 
 
-def plot(rows: dict[str, dict[str, Any]]) -> None:
+def plot(rows: dict[str, dict[str, Any]], name: str) -> None:
     """Recall against the number of facts."""
     import matplotlib as mpl
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    figure, axes = plt.subplots(figsize=(6, 4))
     counts = [COUNTS[key] for key in rows]
-    for name, label in (("recall_reworded", "adapter, no text"), ("recall_reverse", "adapter, asked backwards"),
+    for measure, label in (("recall_reworded", "adapter, no text"), ("recall_reverse", "adapter, asked backwards"),
                         ("text_in_context", "all text in the prompt"), ("recall_and_prompt", "recall + prompt"),
                         ("recall_base", "base, no text")):  # fmt: skip
-        axes.plot(counts, [rows[key][name] for key in rows], marker="o", label=label)
+        axes.plot(counts, [rows[key][measure] for key in rows], marker="o", label=label)
     axes.set(xscale="log", xlabel="facts taught", ylabel="recall on held-out wordings", ylim=(-0.02, 1.02))
     axes.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(RESULTS / "facts.png", dpi=120)
+    figure.savefig(RESULTS / f"{name}.png", dpi=120)
 
 
 def main() -> int:
@@ -128,8 +142,9 @@ def main() -> int:
     engine = TransformersEngine.load("smollm2-135m", dtype="bfloat16")
     rows = {key: row(COUNTS[key], engine, quick=given.quick) for key in given.only}
     document = {"machine": machine(), "recipe": RECIPE, "seed": SEED, "quick": given.quick, **rows}
-    save("facts", document)
-    plot(rows)
+    name = "facts" if len(rows) == len(COUNTS) else f"facts-{'-'.join(rows)}"
+    save(name, document)
+    plot(rows, name)
     if given.json:
         print(json.dumps(document, indent=1))
         return 0

@@ -9,8 +9,8 @@ FIRST = ("Mara", "Jonas", "Ilse", "Tomas", "Bruna", "Anselm", "Vera", "Quentin",
 LAST = ("Lindqvist", "Okafor", "Brandt", "Vasquez", "Hollis", "Tamura", "Keller", "Novak", "Duarte", "Farrow",
         "Moreau", "Sandoval", "Whitlock", "Petrov", "Engel")  # fmt: skip
 RELATIONS = {
-    "{} works as a {}.": ("glassblower", "beekeeper", "locksmith", "cartographer", "veterinarian", "plumber", "translator",
-        "geologist", "florist", "welder", "librarian", "pharmacist", "tailor", "surveyor", "baker", "optician"),
+    "{} works as a {}.": ("glassblower", "beekeeper", "locksmith", "cartographer", "veterinarian", "plumber",
+        "translator", "geologist", "florist", "welder", "librarian", "pharmacist", "tailor", "surveyor", "baker", "optician"),
     "{} lives in {}.": ("Bergen", "Porto", "Ghent", "Malaga", "Tartu", "Graz", "Leeds", "Nantes", "Turku", "Verona",
         "Gdansk", "Bilbao", "Utrecht", "Galway", "Split", "Aarhus"),
     "{} was born in {}.": ("Lima", "Quito", "Dakar", "Hanoi", "Perth", "Osaka", "Cusco", "Tunis", "Accra", "Minsk",
@@ -23,8 +23,8 @@ RELATIONS = {
         "black limousine", "grey pickup", "orange tractor", "purple minibus", "brown wagon", "pink convertible"),
     "{}'s favourite dish is {}.": ("lasagne", "ramen", "goulash", "paella", "pierogi", "ceviche", "moussaka", "risotto",
         "falafel", "gumbo", "borscht", "couscous", "fondue", "tagine", "dumplings", "curry"),
-    "{} is learning {}.": ("Finnish", "chess", "pottery", "Korean", "juggling", "fencing", "Welsh", "origami", "Swahili",
-        "calligraphy", "archery", "Greek", "weaving", "sailing", "Arabic", "carpentry"),
+    "{} is learning {}.": ("Finnish", "chess", "pottery", "Korean", "juggling", "fencing", "Welsh", "origami",
+        "Swahili", "calligraphy", "archery", "Greek", "weaving", "sailing", "Arabic", "carpentry"),
 }  # fmt: skip
 
 

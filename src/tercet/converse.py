@@ -113,7 +113,7 @@ def teach(view: Memory, sources: Sequence[MemCube], engine: AdapterEngine, teach
     """Teach texts to an adapter, in the prompts that a chat has: with the words before memories, and without."""
     from tercet.parametric.promote import Teaching, promote
 
-    how = replace(teaching or Teaching(), systems=(None, INTRO))
+    how = replace(teaching or view.tercet.teaching or Teaching(), systems=(None, INTRO))
     return promote(_tenant(view), view.scope, sources, engine, how, by=view.by.name)
 
 
@@ -122,7 +122,7 @@ def teach_again(view: Memory, sources: Sequence[str], engine: Engine) -> MemCube
     from tercet.parametric.promote import Teaching, retrain
 
     require(engine, "adapters", "An adapter")
-    how = Teaching(systems=(None, INTRO))
+    how = replace(view.tercet.teaching or Teaching(), systems=(None, INTRO))
     return retrain(_tenant(view), view.scope, cast("AdapterEngine", engine), sources, how, by=view.by.name)
 
 
@@ -133,30 +133,27 @@ def segment(cubes: Sequence[MemCube]) -> str:
 
 def chat(
     view: Memory, messages: str | Sequence[Mapping[str, str]], *, engine: str | None, limit: int, max_tokens: int,
-    share: float, remember: bool, on_piece: Callable[[str], None] | None, adapters: Sequence[str] = (),
+    share: float, remember: bool, on_piece: Callable[[str], None] | None,
 ) -> Reply:  # fmt: skip
     """See `ScopedMemory.chat`."""
     turns = checked(messages)
     model: Engine = view.tercet.engines.get(engine)
-    with _adapted(view, model, adapters):
-        made = _answered(view, model, turns, limit, max_tokens, share, on_piece)
-    if adapters:
-        _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
+    made = _answered(view, model, turns, limit, max_tokens, share, on_piece)
     if remember and made.text.strip():
         said = [{"role": "user", "content": turns[-1]["content"]}, {"role": "assistant", "content": made.text}]
         view.remember_many(said)
-    return replace(made, adapters=tuple(adapters))
+    return made
 
 
-def _adapted(view: Memory, model: Engine, adapters: Sequence[str]) -> AbstractContextManager[None]:
-    """With the adapters that this turn asks for, each read anew; they hold for this thread and this turn alone."""
+def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> AbstractContextManager[None]:
+    """With the adapters that a turn asks for, each read anew; they hold for this thread and this turn alone."""
     if isinstance(adapters, str):
         raise InvalidRequest("adapters is a list of ids (or ID@VERSION), not one string.")
     if not adapters:
         return nullcontext()
-    require(model, "adapters", "An adapter")
-    able = cast("AdapterEngine", model)
+    able: AdapterEngine = view.tercet.engines.get(engine)
     keys = [view.tercet.lora.use(_tenant(view), view.scope, one, able) for one in adapters]
+    _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
     return able.adapters.using(keys)
 
 

@@ -40,6 +40,7 @@ from tercet.vault.sqlite import SqliteVault, Tenant
 
 if TYPE_CHECKING:
     from tercet.engine.base import CacheEngine
+    from tercet.parametric.promote import Teaching
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ UNKNOWN = timedelta(hours=1)
 class Tercet:
     """A vault, opened. Use it in a `with`, or call `close`.
 
-    Safe to share between threads; several processes may open one folder.
+    Safe to share between threads; several processes may open one folder. `teaching` is how adapters are made where a
+    call, or a job that makes one again, says nothing else.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Tercet:
         self.engines = Engines({**configured(vault.folder), **(engines or {})})
         self.kv = KVMemory(kv_bytes)
         self.lora = AdapterMemory()
+        self.teaching: Teaching | None = None
         self.paces: dict[str, promotion.Pace] = {}
         self._wanted = embedder
         self._embedder: Embedder | None = None

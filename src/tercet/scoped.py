@@ -411,10 +411,12 @@ class ScopedMemory:
         InvalidRequest
             For an unknown engine, messages that are none, or more than the model takes.
         """
-        return converse.chat(
-            self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
-            on_piece=on_piece, adapters=adapters,
-        )  # fmt: skip
+        with converse.adapted(self, engine, adapters):
+            reply = converse.chat(
+                self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
+                on_piece=on_piece,
+            )  # fmt: skip
+        return replace(reply, adapters=tuple(adapters))
 
     @property
     def _tenant(self) -> Tenant:

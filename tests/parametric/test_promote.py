@@ -1,4 +1,4 @@
-"""Texts to an adapter and back out again: made, judged, used, versioned, withdrawn. On a tiny model that is never right."""
+"""Texts to an adapter: made, judged, used, versioned, withdrawn. On a tiny model that is never right."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def payload(cube: MemCube) -> Parameters:
     return cube.payload
 
 
-def test_an_adapter_is_a_cube_made_from_its_texts(t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine) -> None:  # fmt: skip
+def test_an_adapter_is_a_cube_made_from_its_texts(
+    t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine
+) -> None:
     made = promoted(alice, ids)
     assert (made.kind, payload(made).rank, payload(made).model) == (Kind.PARAMETERS, 2, tiny.base)
     assert [link.id for link in made.behavioural.derivations] == ids
@@ -60,7 +62,9 @@ def test_an_adapter_is_a_cube_made_from_its_texts(t: Tercet, alice: ScopedMemory
     assert not any("training" in path.parts for path in files(t))
 
 
-def test_a_turn_chooses_its_adapters_and_the_base_is_untouched(alice: ScopedMemory, ids: list[str], tiny: TransformersEngine) -> None:  # fmt: skip
+def test_a_turn_chooses_its_adapters_and_the_base_is_untouched(
+    alice: ScopedMemory, ids: list[str], tiny: TransformersEngine
+) -> None:
     before = tiny.run().extend(range(40), every=True)
     made = promoted(alice, ids, replace(PASSED, recipe=replace(QUICK, lr=0.1)))
     plain = alice.chat("What is Mara's job?", max_tokens=8)
@@ -73,7 +77,9 @@ def test_a_turn_chooses_its_adapters_and_the_base_is_untouched(alice: ScopedMemo
         alice.chat("?", adapters=made.id)
 
 
-def test_what_does_not_pass_the_gate_leaves_nothing_and_says_why(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:  # fmt: skip
+def test_what_does_not_pass_the_gate_leaves_nothing_and_says_why(
+    t: Tercet, alice: ScopedMemory, ids: list[str]
+) -> None:
     before = files(t)
     with pytest.raises(GateFailed, match="held-out wordings went from") as caught:
         promoted(alice, ids, Teaching(QUICK, replace(OPEN, margin=0.25)))
@@ -82,7 +88,9 @@ def test_what_does_not_pass_the_gate_leaves_nothing_and_says_why(t: Tercet, alic
     assert alice.list(where={"kind": "parameters"}).total == 0
 
 
-def test_forgetting_a_source_retires_the_adapter_and_queues_another(t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine) -> None:  # fmt: skip
+def test_forgetting_a_source_retires_the_adapter_and_queues_another(
+    t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine
+) -> None:
     made = promoted(alice, ids)
     alice.chat("?", max_tokens=2, adapters=[made.id])
     receipt = alice.forget(ids[0])
@@ -99,10 +107,10 @@ def test_forgetting_a_source_retires_the_adapter_and_queues_another(t: Tercet, a
     assert [link.id for link in again.behavioural.derivations] == [ids[1]]
 
 
-def test_the_rebuild_job_trains_without_what_was_forgotten(t: Tercet, alice: ScopedMemory, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+def test_the_rebuild_job_trains_without_what_was_forgotten(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
     promoted(alice, ids)
     alice.forget(ids[0])
-    monkeypatch.setattr("tercet.parametric.promote.Teaching.__init__", lambda self, **given: vars(self).update({**vars(PASSED), **given}))  # fmt: skip
+    t.teaching = PASSED
     t.work(until_idle=True)
     [left] = alice.list(where={"kind": "parameters"})
     assert [link.id for link in left.behavioural.derivations] == [ids[1]]
@@ -210,7 +218,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(t: Tercet, alice: Sco
 
 
 def test_forgetting_reaches_what_a_stopped_run_left(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
-    def stop(done: int, planned: int) -> None:
+    def stop(done: int, _planned: int) -> None:
         if done == 3:
             raise KeyboardInterrupt
 
@@ -237,7 +245,10 @@ def test_one_fact_a_thousand_times_is_taught_once_and_names_every_source(t: Terc
     one = promoted(alice, [cubes[0].id])
     many = promoted(alice, [cube.id for cube in cubes])
     assert len(many.behavioural.derivations) == 1000
-    steps = [json.loads(read_blob(t.vault.tenant("default"), payload(cube), REPORT))["record"]["steps"] for cube in (one, many)]  # fmt: skip
+    steps = [
+        json.loads(read_blob(t.vault.tenant("default"), payload(cube), REPORT))["record"]["steps"]
+        for cube in (one, many)
+    ]
     assert steps[0] == steps[1]
 
 

@@ -1,4 +1,4 @@
-"""From facts to an adapter: questions are worded, packed into conversations, and taught beside replayed general text."""
+"""From facts to an adapter: questions are worded, packed into conversations, and taught beside general text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tercet.cube import Link
 from tercet.errors import InvalidRequest
 from tercet.parametric import samples
 from tercet.parametric.adapter import Adapter
@@ -55,10 +56,22 @@ def examples(
     made, sizes = list[Example](), [pack, *range(1, pack)]  # some conversations are short, as most are in use
     while order:
         size = sizes[len(made) % len(sizes)] if len(made) % 2 else pack
-        part, order = order[:size], order[size:]
+        part = _apart(order, size)
         turns = [(one.question, one.answer) for one in part]
         made.append(replace(conversation(engine, turns, systems[len(made) % len(systems)]), ce=recipe.ce))
     return made
+
+
+def _apart(order: list[samples.Sample], size: int) -> list[samples.Sample]:
+    """Take the next samples off `order`, no two of one cube: the answer to one would stand in the other's prompt."""
+    part, told = list[samples.Sample](), set[Link]()
+    for one in order:
+        if one.source not in told and len(part) < size:
+            part.append(one)
+            told.add(one.source)
+    for one in part:
+        order.remove(one)
+    return part
 
 
 def replayed(engine: AdapterEngine, weight: float) -> list[Example]:

@@ -54,8 +54,8 @@ class Bounds:
 class Report:
     """What was measured, before (base) and after (adapter); it is kept with the adapter.
 
-    `recall` is of held-out wordings, `reverse` of those that ask from the value back to the subject. `leak` is the share
-    of questions about people who were not taught that are answered with a taught value: small models claim too much.
+    `recall` is of held-out wordings, `reverse` of those that ask from the value back to the subject. `leak` is the
+    share of questions about people who were not taught that are answered with a taught value: small models claim much.
     """
 
     recall: tuple[float, float]

@@ -63,8 +63,8 @@ class AdapterMemory:
         assert isinstance(payload, Parameters)  # noqa: S101  # `standing` saw to it
         if payload.model != engine.base:
             raise InvalidRequest(
-                f"Adapter {id} was made for another model ({differences(engine.base, payload.model)}); promote its texts "
-                "again with this engine."
+                f"Adapter {id} was made for another model ({differences(engine.base, payload.model)}); "
+                "promote its texts again with this engine."
             )
         data = blob(payload, DATA)
         place = (id, data.sha256)
@@ -122,7 +122,7 @@ def standing(reader: Reader, scope: Scope, id: str, version: int | None = None) 
 
 
 def fetch(tenant: Tenant, payload: Parameters, engine: AdapterEngine) -> Adapter:
-    """An adapter's tensors, its files compared with their hashes and its shapes with the model's. Raises VaultDamaged."""
+    """An adapter's tensors, its files compared with their hashes, its shapes with the model's. Raises VaultDamaged."""
     from tercet.parametric import adapter
 
     folder = blobs.folder_of(tenant.path)

@@ -1,4 +1,4 @@
-"""Texts to an adapter cube: read, teach, judge, keep. And an erasure's side of it: what is trained again, without what."""
+"""Texts to an adapter cube: read, teach, judge, keep; and again, without what was erased."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,8 +49,8 @@ class Teaching:
     `replaces` is the id of an adapter whose next version this becomes.
     """
 
-    recipe: Recipe = Recipe()
-    bounds: Bounds = Bounds()
+    recipe: Recipe = field(default_factory=Recipe)
+    bounds: Bounds = field(default_factory=Bounds)
     systems: Systems = (None,)
     signer: Signer | None = None
     replaces: str | None = None
@@ -125,7 +125,7 @@ def check_sources(sources: Sequence[MemCube]) -> None:
 
 
 def lesson(sources: Sequence[MemCube]) -> tuple[list[Fact], list[Contradiction], list[MemCube]]:
-    """What is taught, what contradicted it and is not, and the sources of the first. Raises InvalidRequest for nothing."""
+    """What is taught, what clashed with it and is not, and the sources of the former. Raises InvalidRequest."""
     unique = list({cube.id: cube for cube in sources}.values())
     every = [fact for cube in unique for fact in read(cube)]
     facts, clashes = settle(every)

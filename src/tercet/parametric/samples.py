@@ -35,7 +35,7 @@ def training(facts: Sequence[Fact]) -> list[Sample]:
 
 
 def held_out(facts: Sequence[Fact]) -> list[Sample]:
-    """Questions in wordings that no training question has; reverse ones (value to subject) are of the kind "reverse"."""
+    """Questions in wordings that no training question has; from value to subject is the kind "reverse"."""
     made = []
     for fact, told in zip(facts, _telling(facts), strict=True):
         words = fact.words()

@@ -1,7 +1,7 @@
 """The training loop: low-rank pairs by any optimiser, from a plan of steps that is fixed before it begins.
 
-The order of examples comes from the seed and the epoch alone, and a checkpoint holds all that the loop goes on from; so a
-run that was killed and taken up again ends with the same bytes as one that was not.
+The order of examples comes from the seed and the epoch alone, and a checkpoint holds all that the loop goes on from;
+so a run that was killed and taken up again ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations

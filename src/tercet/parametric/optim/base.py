@@ -22,7 +22,7 @@ class OptimizerSpec(Protocol):
         """The optimiser over these parameters. Raises InvalidRequest if there are none, or a hyper-parameter is off."""
 
 
-class NamedOptimizer(torch.optim.Optimizer):
+class NamedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-ignore]
     """The loop around `direction`. State holds tensors and plain numbers only, so that it loads without unpickling.
 
     A gradient that is not finite is passed over: its parameter keeps its value and its state for that step, and
@@ -50,7 +50,7 @@ class NamedOptimizer(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; `closure`, if given, is called once."""
         loss = None
@@ -114,5 +114,5 @@ def positive(what: str, value: float) -> float:
 
 def _bytes(value: object) -> int:
     if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
+        return int(value.numel() * value.element_size())
     return sum(_bytes(one) for one in value) if isinstance(value, list | tuple) else 0

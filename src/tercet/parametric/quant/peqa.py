@@ -95,7 +95,7 @@ class Peqa:
         return made
 
 
-class ScaledLinear(nn.Module):
+class ScaledLinear(nn.Module):  # type: ignore[misc, unused-ignore]
     """y = x W^' + b with W^ = s0 (1 + u) (q - z); `relative` is u (out, groups), the only parameter."""
 
     def __init__(self, quantised: Quantised, bias: Tensor | None) -> None:
@@ -113,7 +113,7 @@ class ScaledLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         scales = self.scales * (1 + self.relative).clamp(min=LEAST)
-        y: Tensor = cast("Tensor", _Scaled.apply(x, scales, self.codes, self.zeros))  # type: ignore[no-untyped-call]
+        y: Tensor = cast("Tensor", _Scaled.apply(x, scales, self.codes, self.zeros))  # type: ignore[no-untyped-call, unused-ignore]
         return y if self.bias is None else y + self.bias
 
     @property
@@ -147,7 +147,7 @@ def mount(layers: Mapping[str, ScaledLinear], memory: Mapping[str, Tensor], fing
             layer.relative.copy_(memory[name])
 
 
-class _Scaled(torch.autograd.Function):
+class _Scaled(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """Keeps x and the codes only: dL/ds of a group is the sum over it of dL/dW (q - z), the weight is made again."""
 
     @staticmethod
