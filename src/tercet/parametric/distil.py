@@ -66,7 +66,9 @@ def _apart(order: list[samples.Sample], size: int) -> list[samples.Sample]:
     """Take the next samples off `order`, no two of one cube: the answer to one would stand in the other's prompt."""
     part, told = list[samples.Sample](), set[Link]()
     for one in order:
-        if one.source not in told and len(part) < size:
+        if len(part) == size:
+            break
+        if one.source not in told:
             part.append(one)
             told.add(one.source)
     for one in part:
