@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.common import DataMissingError, machine, parser, save, table
 
 from benchmarks import kv
-from tercet.activation.compose import CHOICES, Piece, blend
+from tercet.activation.compose import CHOICES, Piece, aside, blend
+from tercet.engine.cache import KVCache
 from tercet.engine.transformers import TransformersEngine
 
 COUNTS, SHARES = (2, 4, 8), (0, 5, 15, 30, 100)
@@ -28,14 +30,22 @@ TOTAL, QUESTION, FORCED, PROMPTS = 1200, 20, 64, 8
 OPENING = "<|im_start|>system\nYou are a helpful assistant. This is what you remember:\n"
 
 
-def measured(model: TransformersEngine, count: int, prompts: int, choose: str, clock: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+def read(model: TransformersEngine, head: tuple[int, ...], text: tuple[int, ...], *, apart: bool) -> KVCache:
+    """A memory's cache for joining: read behind the stand-in, or (`--alone`) at once behind the opening."""
+    made = aside(model, head, text) if apart else None
+    return made if made is not None else model.prefill((*head, *text))
+
+
+def measured(
+    model: TransformersEngine, count: int, prompts: int, choose: str, clock: Callable[[], float], *, apart: bool
+) -> list[dict[str, Any]]:
     """A row for each share, for so many memories."""
     head = model.encode(OPENING)
     held: dict[int, dict[str, list[float]]] = {share: {"kl": [], "top1": [], "ratio": []} for share in SHARES}
     for number in range(prompts):
         size = TOTAL // count
         texts = [kv.tokens(model, size, skip=(7 * number + 11 * part) % 90) for part in range(count)]
-        caches = [model.prefill((*head, *text)) for text in texts]
+        caches = [model.prefill((*head, *texts[0])), *(read(model, head, text, apart=apart) for text in texts[1:])]
         pieces, at = list[Piece](), 0
         for cache in caches:
             pieces.append(Piece(cache, len(head) if pieces else 0, at))
@@ -63,7 +73,9 @@ def measured(model: TransformersEngine, count: int, prompts: int, choose: str, c
 def main() -> int:
     words = parser(__doc__, [f"recompute_{share}" for share in SHARES])
     words.add_argument("--threads", type=int, help="torch's threads; all by default")
-    words.add_argument("--choose", choices=[*CHOICES], default="blend")
+    words.add_argument("--choose", choices=[*CHOICES], default="asked")
+    words.add_argument("--alone", action="store_true", help="caches that were read without the stand-in")
+    words.add_argument("--prompts", type=int, default=PROMPTS)
     words.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     args = words.parse_args()
     try:
@@ -72,9 +84,11 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     model = kv.engine("float32", args.threads)
-    prompts = 1 if args.quick else PROMPTS
+    prompts = 1 if args.quick else args.prompts
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
-    rows = [row for count in COUNTS for row in measured(model, count, prompts, args.choose, clock)]
+    rows = [
+        row for count in COUNTS for row in measured(model, count, prompts, args.choose, clock, apart=not args.alone)
+    ]
     rows = [row for row in rows if f"recompute_{row['recompute']}" in args.only]
     result: dict[str, Any] = {"rows": rows, "prompts": prompts, "choose": args.choose, "clock": args.clock,
                               "tokens": TOTAL, "machine": machine()}  # fmt: skip
@@ -86,8 +100,12 @@ def main() -> int:
                 "top1_agreement": min(row["top1_agreement"] for row in mine),
                 "ttft_ratio": max(row["ttft_ratio"] for row in mine),
             }
-    save("kv_compose" if args.choose == "blend" else f"kv_compose_{args.choose}", result)
-    with kv.plot("kv_compose") as axes:
+    result["alone"] = args.alone
+    name = "_".join(
+        ["kv_compose", *([args.choose] if args.choose != "asked" else []), *(["alone"] if args.alone else [])]
+    )
+    save(name, result)
+    with kv.plot(name) as axes:
         for count in COUNTS:
             mine = [row for row in rows if row["memories"] == count]
             axes.plot(

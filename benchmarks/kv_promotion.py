@@ -3,8 +3,8 @@
 Memories are used by Zipf's law, whose ranks drift: every day some memories change places. The policy looks every hour
 at what the worker looks at (a count for each memory) and decides by the measured pace below. A use saves prefill less
 load where the cache is there; making one costs, and keeping one costs its bytes by the day, in the same seconds.
-`oracle` knows every use to come: it keeps a memory's cache over exactly those gaps that pay, and makes it anew where that is
-dearer. Nothing here is fitted to the seeds: another seed or other numbers in the head give other months.
+`oracle` knows every use to come: it keeps a memory's cache over exactly those gaps that pay, and makes it anew where
+that is dearer. Nothing here is fitted to the seeds: another seed or other numbers in the head give other months.
 """
 
 from __future__ import annotations

@@ -119,12 +119,14 @@ def promoted(view: ScopedMemory, model: TransformersEngine, count: int, precisio
     return view.promote(text, engine="small", precision=precision)
 
 
-def llama_rows(model: TransformersEngine, sizes: list[tuple[int, int]], rounds: int) -> list[dict[str, Any]]:
+def llama_rows(
+    model: TransformersEngine, sizes: list[tuple[int, int]], rounds: int, threads: int | None
+) -> list[dict[str, Any]]:
     """llama.cpp's own prefix cache on the same lengths; empty where it is not installed."""
     try:
         from tercet.engine.llama_cpp import LlamaCpp
 
-        other = LlamaCpp.load(kv.MODEL, context=8192)
+        other = LlamaCpp.load(kv.MODEL, context=8192, threads=threads)
     except Unsupported as error:
         sys.stderr.write(f"llama.cpp is left out: {error}\n")
         return []
@@ -149,13 +151,14 @@ def llama_rows(model: TransformersEngine, sizes: list[tuple[int, int]], rounds: 
 def main() -> int:
     words = parser(__doc__, ["speedup", "table", "load", "llama"])
     words.add_argument("--threads", type=int, help="torch's threads; all by default")
+    words.add_argument("--rounds", type=int, default=ROUNDS)
     words.add_argument("--precision", default="bf16")
     words.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     args = words.parse_args()
     if args.clock == "cpu":
         global clock  # noqa: PLW0603  # the one clock of this script
         clock = time.process_time
-    rounds = 3 if args.quick else ROUNDS
+    rounds = 3 if args.quick else args.rounds
     try:
         kv.sessions()
     except DataMissingError as error:
@@ -190,7 +193,7 @@ def main() -> int:
         if "table" in args.only:
             result["table"] = [row(*size) for size in sizes]
     if "llama" in args.only:
-        result["llama_cpp"] = llama_rows(model, [GOAL, *sizes], rounds)
+        result["llama_cpp"] = llama_rows(model, [GOAL, *sizes], rounds, args.threads)
     result["machine"] = machine()
     save("ttft", result)
     print(json.dumps(result) if args.json else shown(result))

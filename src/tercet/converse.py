@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tercet.activation import memory as kv
-from tercet.activation.compose import Piece, blend
+from tercet.activation.compose import Piece, blend, stands_far
 from tercet.activation.memory import KVMemory, Used
 from tercet.cube import MemCube
 from tercet.engine.base import Turn, require
@@ -88,7 +88,7 @@ def frame(engine: CacheEngine, messages: Sequence[Turn]) -> tuple[str, str]:
 
 def promote(
     view: Memory, cubes: str | MemCube | Sequence[str | MemCube], *, to: str, engine: str | None, precision: str,
-    teaching: Teaching | None = None,
+    joinable: bool = True, teaching: Teaching | None = None,
 ) -> MemCube:  # fmt: skip
     """See `ScopedMemory.promote`."""
     if to not in {"activation", "parameters"}:
@@ -104,8 +104,8 @@ def promote(
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])
     return kv.promote(
-        _tenant(view), view.scope, sources, model, opening=opening, text=segment(sources), precision=precision,
-        by=view.by.name,
+        _tenant(view), view.scope, sources, model, words=(opening, segment(sources)), precision=precision,
+        joinable=joinable, by=view.by.name,
     )  # fmt: skip
 
 
@@ -253,10 +253,10 @@ def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence
     return [one for one in used if one is not None]
 
 
-def _usable(view: Memory, memory: KVMemory, engine: CacheEngine, id: str) -> Used | None:
+def _usable(view: Memory, memory: KVMemory, engine: CacheEngine, id: str, *, joined: bool = False) -> Used | None:
     """A cache, or None where it was withdrawn or is damaged: then its text is read instead."""
     try:
-        return memory.use(_tenant(view), view.scope, id, engine)
+        return memory.use(_tenant(view), view.scope, id, engine, joined=joined)
     except (MissingMemory, Refused, VaultDamaged) as error:
         log.warning("a KV memory was not used: %s", error)
         memory.forget(id)
@@ -271,7 +271,9 @@ def _started(
     if len(used) > 1 and "compose" in engine.abilities:
         pieces, at = list[Piece](), 0
         for one in used:
-            pieces.append(Piece(one.cache, len(head) if pieces else 0, at))
+            far = bool(pieces) and stands_far(engine, at - len(head))
+            apart = _usable(view, memory, engine, one.cube.id, joined=True) if far else None
+            pieces.append(Piece((apart or one).cache, len(head) if pieces else 0, at))
             at = pieces[-1].end
         joined, scores = blend(engine, pieces, suffix, share=share)
         return joined, scores, at

@@ -266,13 +266,15 @@ def _index(tercet: Tercet, tenant: Tenant) -> datetime | None:  # noqa: ARG001  
 
 
 def _tended(tercet: Tercet, tenant: Tenant, engine: str | None, precision: str) -> dict[str, list[str]]:
-    model = tercet.engines.get(engine)
-    require(model, "cache", "Promotion by measured cost")
-    reads = cast("CacheEngine", model)
     view, policy = tercet.scope(tenant=tenant.name, by=Caller("tercet")), promotion.POLICY
     tercet.flush_uses(tenant)
     heats = promotion.observe(tenant, policy, at=tercet.clock(), by="tercet")
     gone = tend.fallen(tenant, view.scope)
+    if not heats and not kv_numbers(tenant)["caches"]:
+        return tend.carry_out([], [], view.promote, view.demote)  # no model is loaded for nothing
+    model = tercet.engines.get(engine)
+    require(model, "cache", "Promotion by measured cost")
+    reads = cast("CacheEngine", model)
     held = tend.survey(tenant, view.scope, reads, heats, tercet.kv)
     if not held:
         return tend.carry_out([], gone, view.promote, view.demote)
@@ -293,7 +295,10 @@ def _pace(tercet: Tercet, engine: CacheEngine, precision: str) -> promotion.Pace
 
 
 def _tend(tercet: Tercet, tenant: Tenant) -> datetime | None:
-    _tended(tercet, tenant, None, "bf16")
+    try:
+        _tended(tercet, tenant, None, "bf16")
+    except Unsupported as error:  # an engine that keeps no caches, or is not installed here: nothing to do, ever
+        log.info("KV caches are not tended: %s", error)
     return None
 
 

@@ -338,6 +338,7 @@ class ScopedMemory:
         to: str = "activation",
         engine: str | None = None,
         precision: str = "bf16",
+        joinable: bool = True,
         teaching: Teaching | None = None,
     ) -> MemCube:
         """Let a model read memories once, and keep what it made of them, so that it need not read them again.
@@ -353,6 +354,9 @@ class ScopedMemory:
             One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
         precision
             Of a KV cache: "fp32", "bf16", "int8" or "int4".
+        joinable
+            Whether to keep, beside the exact cache, one that was read to stand behind other memories: joined prompts
+            come nearer to what a fresh reading gives, for twice the bytes and a second reading.
         teaching
             Of an adapter: its recipe, budgets, the gate's bounds, who signs, which adapter it replaces, progress.
 
@@ -368,7 +372,9 @@ class ScopedMemory:
             If a text is quarantined; if the adapter does not pass its gate, and why.
         """
         self._check("write")
-        return converse.promote(self, cubes, to=to, engine=engine, precision=precision, teaching=teaching)
+        return converse.promote(
+            self, cubes, to=to, engine=engine, precision=precision, joinable=joinable, teaching=teaching
+        )
 
     def demote(self, id: str) -> Receipt:
         """Drop a KV cache or adapter; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held."""

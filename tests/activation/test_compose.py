@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tercet.activation.compose import Blend, Link, Piece, assemble, blend
+from tercet.activation.compose import Blend, Link, Piece, aside, assemble, blend
 from tercet.engine.cache import KVCache
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest
@@ -36,13 +36,13 @@ def fresh(engine: TransformersEngine) -> KVCache:
     return engine.prefill((*HEAD, *(token for text in TEXTS for token in text)))
 
 
-def error(engine: TransformersEngine, share: float, choose: str = "blend") -> float:
+def error(engine: TransformersEngine, share: float, choose: str = "asked") -> float:
     want = engine.run(fresh(engine)).extend(QUESTION)
     _, got = blend(engine, pieces(engine), QUESTION, share=share, choose=choose)
     return float((got - want).abs().max())
 
 
-@pytest.mark.parametrize("choose", ["blend", "link"])
+@pytest.mark.parametrize("choose", ["asked", "blend", "link"])
 def test_all_computed_anew_is_exact(engine: TransformersEngine, choose: str) -> None:
     assert error(engine, 100, choose) < 1e-4
     assert error(engine, 0, choose) > 1e-2  # else the line above says nothing
@@ -85,7 +85,9 @@ def test_the_deviations_are_those_of_the_values(engine: TransformersEngine) -> N
     moved = run.deviations(stale, layer=1)
     true = (want.entries[1].tensors["v"] - old).square().sum((0, 2))[parts[0].end :]
     torch.testing.assert_close(moved, true, atol=1e-4, rtol=1e-3)
-    assert Blend().rows(assemble(engine, parts), parts, 3) == sorted((true.topk(3).indices + parts[0].end).tolist())
+    assert Blend().rows(assemble(engine, parts), parts, 3, QUESTION) == sorted(
+        (true.topk(3).indices + parts[0].end).tolist()
+    )
 
 
 def test_a_query_sees_what_stands_before_it_and_nothing_else() -> None:
@@ -101,9 +103,9 @@ def test_a_query_sees_what_stands_before_it_and_nothing_else() -> None:
 def test_link_takes_the_first_tokens_of_each(engine: TransformersEngine) -> None:
     parts = pieces(engine)  # of 12 and 3 tokens, behind one of 11
     run = assemble(engine, parts)
-    assert Link().rows(run, parts, 4) == [11, 12, 23, 24]
-    assert Link().rows(run, parts, 10) == [*range(11, 18), 23, 24, 25]
-    assert Link().rows(run, parts, 15) == list(range(11, 26))
+    assert Link().rows(run, parts, 4, QUESTION) == [11, 12, 23, 24]
+    assert Link().rows(run, parts, 10, QUESTION) == [*range(11, 18), 23, 24, 25]
+    assert Link().rows(run, parts, 15, QUESTION) == list(range(11, 26))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_odd_shares_and_foreign_caches_are_refused(engine: TransformersEngine) -
     for share in (-1, 101, float("nan")):
         with pytest.raises(InvalidRequest, match="from 0 to 100"):
             blend(engine, parts, QUESTION, share=share)
-    with pytest.raises(InvalidRequest, match="chosen by blend, link"):
+    with pytest.raises(InvalidRequest, match="chosen by asked, blend, link"):
         blend(engine, parts, QUESTION, choose="best")
     with pytest.raises(InvalidRequest, match="a question"):
         blend(engine, parts, ())
@@ -144,3 +146,35 @@ def test_what_has_left_rows_out_stands_alone() -> None:
     long = Piece(engine.prefill(range(40)), 0, 0)
     with pytest.raises(InvalidRequest, match="stands alone"):
         assemble(engine, [long])
+
+
+def test_a_look_ahead_leaves_the_run_as_it_was(engine: TransformersEngine) -> None:
+    parts = pieces(engine)
+    run, other = assemble(engine, parts), assemble(engine, parts)
+    looked = run.attention(QUESTION)
+    assert looked.shape == (parts[-1].end,)
+    assert (
+        0 < float(looked.sum()) < len(QUESTION) * 4 * 4
+    )  # a part of what 3 tokens, 4 heads and 4 layers pay goes to each other
+    assert run.tokens == other.tokens
+    torch.testing.assert_close(run.extend(QUESTION), other.extend(QUESTION), atol=1e-5, rtol=0)
+
+
+def test_read_behind_a_stand_in_fits_like_any_other() -> None:
+    engine = tiny_engine("llama", max_position_embeddings=4096, initializer_range=0.1)
+    want = fresh(engine)
+    parts = pieces(engine)
+    apart = [parts[0]]
+    for part, text in zip(parts[1:], TEXTS[1:], strict=True):
+        made = aside(engine, HEAD, text)
+        assert made is not None
+        assert made.tokens == part.cache.tokens
+        for left, right in zip(made.entries, part.cache.entries, strict=True):  # the opening is exact
+            torch.testing.assert_close(left.tensors["v"][:, :5], right.tensors["v"][:, :5], atol=1e-4, rtol=0)
+        torch.testing.assert_close(  # and so is the first layer, which has seen nothing but its own token
+            made.entries[0].tensors["k"], part.cache.entries[0].tensors["k"], atol=1e-3, rtol=0
+        )
+        apart.append(Piece(made, part.begin, part.at))
+    _, scores = blend(engine, apart, QUESTION, share=100)
+    torch.testing.assert_close(scores, engine.run(want).extend(QUESTION), atol=1e-4, rtol=0)
+    assert aside(tiny_engine("llama"), HEAD, TEXTS[0]) is None  # its context has no room for the stand-in

@@ -296,6 +296,7 @@ with Tercet.open(sys.argv[1], embedder=None, engines={"tiny": tiny_engine()}) as
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("resource", reason="no limits on this system")
     done = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=True)

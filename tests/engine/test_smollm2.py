@@ -31,7 +31,10 @@ def test_a_stored_cache_gives_the_scores_of_a_fresh_prefill(engine: Transformers
     with Tercet.open(tmp_path, embedder=None, engines={"small": engine}) as t:
         alice = t.scope(user="alice")
         dtype = engine.identity.dtype
-        cube = alice.promote(alice.remember(TEXT), precision="fp32" if dtype == "float32" else "bf16")
+        text = alice.remember(TEXT)
+        plain = alice.chat("What is the dog of Ada called?", max_tokens=16)
+        assert (plain.kv, plain.reused) == ((), 0)
+        cube = alice.promote(text, precision="fp32" if dtype == "float32" else "bf16")
         used = t.kv.use(t.vault.tenant("default"), alice.scope, cube.id, engine)
         asked = engine.encode("\nWhat is the dog of Ada called? It is called Rufus, and he is brown.")
         fresh = engine.run().extend((*used.cache.tokens, *asked), every=True)[-len(asked) :]
@@ -43,10 +46,12 @@ def test_a_stored_cache_gives_the_scores_of_a_fresh_prefill(engine: Transformers
             assert float((p.exp() * (p - q)).sum(-1).mean()) < 0.01
             assert float((fresh.argmax(-1) == found.argmax(-1)).double().mean()) >= 0.9
         reply = alice.chat("What is the dog of Ada called?", max_tokens=16)
-        assert "Rufus" in reply.text
+        if dtype == "float32":
+            assert reply.text == plain.text
         assert (reply.kv, reply.reused) == ((cube.id,), len(used.cache.tokens))
-        alice.forget(cube.behavioural.derivations[0].id)
-        assert "Rufus" not in alice.chat("What is the dog of Ada called?", max_tokens=16).text
+        alice.forget(text.id)
+        gone = alice.chat("What is the dog of Ada called?", max_tokens=4)
+        assert (gone.kv, gone.memories, gone.reused) == ((), (), 0)
 
 
 def test_llama_cpp_goes_on_from_a_restored_slot_with_the_same_words() -> None:

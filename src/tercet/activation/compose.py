@@ -25,6 +25,20 @@ if TYPE_CHECKING:
     from tercet.engine.base import CacheEngine
     from tercet.engine.run import ModelRun
 
+STAND_IN = """Monday, 04 March 2024:
+- 08:40 Ana: The train was late again, so I walked along the canal and bought bread on the way.
+- 08:42 Tom: I wish I had. Did you see the new bridge? They say that it opens in June.
+- 08:45 Ana: Only from far away. By the way, the meeting is moved to Thursday at ten.
+- 08:46 Tom: Thanks, I will tell Maria. She wanted to show us the plans for the garden.
+Friday, 12 April 2024:
+- 19:05 Maria: The seeds are in. Beans, two kinds of tomatoes, and some flowers for the bees.
+- 19:09 Tom: Lovely! My brother has a spare water barrel, if you can use one.
+- 19:10 Maria: Yes, please. Could he bring it on Sunday, before the rain?
+- 19:14 Tom: I think so; he is back from Lisbon on Saturday night.
+- 19:20 Ana: Then I will cook. Does anybody mind mushrooms? And who has the key of the shed?
+"""
+"""What stands in for earlier memories while one is read for joining: words of ours, of no meaning to anybody."""
+
 SHARE = 15.0
 """Per cent of the memories' tokens that are computed anew unless one says otherwise."""
 
@@ -46,8 +60,8 @@ class Piece:
 class Choose(Protocol):
     """Chooses which rows of a joined cache to compute anew."""
 
-    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int) -> list[int]:
-        """At most `count` rows behind the first piece, rising."""
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int, suffix: Sequence[int]) -> list[int]:
+        """At most `count` rows behind the first piece, rising; `suffix` is what will be read behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +75,7 @@ class Blend:
 
     check: int = 1
 
-    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int) -> list[int]:
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int, suffix: Sequence[int]) -> list[int]:  # noqa: ARG002
         """See `Choose.rows`."""
         stale = range(pieces[0].end, pieces[-1].end)
         if count >= len(stale):
@@ -71,10 +85,32 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """`Blend`, weighed by the question: a token that moves but is not looked at need not be right.
+
+    Score of token t: a_t x delta_t / ||v_t||^2, where a_t is the attention that the suffix pays to it over the joined
+    cache, summed over layers, heads and tokens. Ours; it costs a pass over the suffix.
+    """
+
+    check: int = 1
+
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int, suffix: Sequence[int]) -> list[int]:
+        """See `Choose.rows`."""
+        stale = range(pieces[0].end, pieces[-1].end)
+        if count >= len(stale):
+            return list(stale)
+        layer = min(self.check, len(run.engine.windows) - 1)
+        looked = run.attention(suffix)[stale.start : stale.stop]
+        moved = run.deviations(stale, layer=layer)
+        score = looked * moved / run.sizes(layer)[stale.start : stale.stop].clamp_min(1e-9)
+        return sorted(stale[int(place)] for place in score.topk(count).indices)
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """EPIC (arXiv 2410.15332): the first tokens of every memory but the first, equally many of each. Costs no look."""
 
-    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int) -> list[int]:  # noqa: ARG002  # as Choose
+    def rows(self, run: ModelRun, pieces: Sequence[Piece], count: int, suffix: Sequence[int]) -> list[int]:  # noqa: ARG002
         """See `Choose.rows`."""
         left, chosen = count, list[int]()
         later = sorted(pieces[1:], key=lambda piece: piece.end - piece.at)  # what a short one leaves goes to the longer
@@ -86,10 +122,48 @@ class Link:
 
 
 CHOICES: Mapping[str, Choose] = {
+    "asked": Asked(),
     "blend": Blend(),
     "link": Link(),
 }
 """Name -> how the rows to compute anew are chosen."""
+
+
+def aside(engine: CacheEngine, head: Sequence[int], text: Sequence[int]) -> KVCache | None:
+    """A cache of `head` and `text` to stand behind other memories: the text is read behind a stand-in for them.
+
+    A text that is read at once behind the opening attends to little but itself and the opening; behind other memories
+    it would not. What stands in need not be what will stand there: most of the difference is that something does. The
+    text's keys are rotated to where they would be without it, so that the cache is one like any other, but not exact.
+
+    Returns None where the stand-in does not fit into the model's context, or a layer leaves rows out.
+    """
+    import torch
+
+    between = engine.encode(STAND_IN)
+    if len(head) + len(between) + len(text) > engine.context:
+        return None
+    whole = engine.prefill((*head, *between, *text))
+    if not whole.divisible:
+        return None
+    first, made = len(head) + len(between), list[Entry]()
+    for entry in whole.entries:
+        keys, values = entry.tensors["k"], entry.tensors["v"]
+        moved = engine.rotated(keys[:, first:], entry.layer, -len(between))
+        tensors = {
+            "k": torch.cat([keys[:, : len(head)], moved], 1),
+            "v": torch.cat([values[:, : len(head)], values[:, first:]], 1),
+        }
+        made.append(Entry(entry.layer, entry.kind, tensors))
+    return KVCache(whole.model, (*head, *text), tuple(made))
+
+
+def stands_far(engine: CacheEngine, before: int) -> bool:
+    """Whether so many tokens of memories before one make its cache behind the stand-in the nearer one.
+
+    With little before it, a memory is more like one that was read at once behind the opening.
+    """
+    return 2 * before > len(engine.encode(STAND_IN))
 
 
 def assemble(engine: CacheEngine, pieces: Sequence[Piece], *, room: int = 0) -> ModelRun:
@@ -130,7 +204,7 @@ def assemble(engine: CacheEngine, pieces: Sequence[Piece], *, room: int = 0) -> 
 
 
 def blend(
-    engine: CacheEngine, pieces: Sequence[Piece], suffix: Sequence[int], *, share: float = SHARE, choose: str = "blend"
+    engine: CacheEngine, pieces: Sequence[Piece], suffix: Sequence[int], *, share: float = SHARE, choose: str = "asked"
 ) -> tuple[ModelRun, Tensor]:
     """Join memories, compute `share` per cent of their tokens anew, and go on with `suffix`.
 
@@ -152,7 +226,7 @@ def blend(
     stale = pieces[-1].end - pieces[0].end
     head = pieces[1].begin if len(pieces) > 1 else 0
     count = min(stale, round(share / 100 * (pieces[-1].end - head))) if share < 100 else stale
-    rows = CHOICES[choose].rows(run, pieces, count) if count else []
+    rows = CHOICES[choose].rows(run, pieces, count, suffix) if count else []
     return run, run.extend(suffix, again=rows)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tercet.activation import pack
+from tercet.activation.compose import aside
 from tercet.activation.pack import Packed
 from tercet.activation.prefix import PrefixIndex
 from tercet.activation.tier import BUDGET, RamTier
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 METHOD = "kv/1"
-DATA, MANIFEST = "kv", "manifest"
+DATA, JOINED, MANIFEST = "kv", "joined", "manifest"
 MOST_MANIFEST = 64 << 20
 _PRODUCTS = """
 SELECT DISTINCT d.product FROM derivations d JOIN cubes s ON s.n = d.source JOIN cubes p ON p.n = d.product
@@ -76,10 +77,10 @@ class Used:
 
 
 def promote(
-    tenant: Tenant, scope: Scope, sources: Sequence[MemCube], engine: CacheEngine, *, opening: str, text: str,
-    precision: str, by: str,
+    tenant: Tenant, scope: Scope, sources: Sequence[MemCube], engine: CacheEngine, *,
+    words: tuple[str, str], precision: str, by: str, joinable: bool = True,
 ) -> MemCube:  # fmt: skip
-    """Prefill `opening` and `text`, which tells the sources, and keep the cache as a cube made from them.
+    """Prefill `words`, an opening and the text that tells the sources, and keep the cache as a cube made from them.
 
     The same sources, model, text and precision give the cube that is there already.
 
@@ -95,34 +96,39 @@ def promote(
     require(engine, "cache", "A KV memory")
     if any(not isinstance(cube.payload, TextPayload) for cube in sources):
         raise InvalidRequest("Only texts are promoted to activations; this one is a tensor already.")
-    head = engine.encode(opening)
-    tokens = (*head, *engine.encode(text))
+    head = engine.encode(words[0])
+    tokens = (*head, *engine.encode(words[1]))
     begin = time.perf_counter()
     cache = engine.prefill(tokens)
     seconds = time.perf_counter() - begin
     folder = blobs.folder_of(tenant.path)
     links = [[cube.id, cube.version] for cube in sources]
-    with blobs.drafting(folder) as data, blobs.drafting(folder) as note:
+    apart = aside(engine, head, tokens[len(head) :]) if joinable and "compose" in engine.abilities else None
+    with blobs.drafting(folder) as data, blobs.drafting(folder) as more, blobs.drafting(folder) as note:
         pack.write(cache, precision, data.write)
-        kept = data.seal(DATA)
+        kept = [data.seal(DATA)]
+        if apart is not None:
+            pack.write(apart, precision, more.write)
+            kept.append(more.seal(JOINED))
         manifest = {
             "format": METHOD, "tokens": tokens, "head": len(head), "precision": precision, "seconds": seconds,
-            "sources": links, "model": repr(engine.identity), "data": kept.sha256,
+            "sources": links, "model": repr(engine.identity), "data": kept[0].sha256,
         }  # fmt: skip
         note.write(dump(manifest).encode())
-        payload = Activation((kept, note.seal(MANIFEST)), engine.identity, len(tokens))
+        payload = Activation((*kept, note.seal(MANIFEST)), engine.identity, len(tokens))
         draft = derive(sources, payload, method=METHOD, type="kv")
         with tenant.writing(by=by) as writer:
             for cube in sources:
                 found = writer.reader.head(cube.id, scope)[1]
                 if found.version != cube.version:
                     raise StaleWrite(cube.id, expected=cube.version, found=found.version)
-            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(), precision])
+            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(), precision,
+                          apart is not None])  # fmt: skip
             twin = writer.reader.named(draft.scope, name)
             if twin is not None:
                 return twin
-            data.place()
-            note.place()
+            for draft_file in (data, note) if apart is None else (data, more, note):
+                draft_file.place()
             [made] = writer.put([Entry(_named(draft, name), {})], None, action="promote")
             return made
 
@@ -136,8 +142,12 @@ class KVMemory:
         self._files: dict[str, tuple[str, ...]] = {}
         self._indexes: dict[tuple[str, Scope, ModelIdentity], PrefixIndex] = {}
 
-    def use(self, tenant: Tenant, scope: Scope, id: str, engine: CacheEngine, *, check: bool = True) -> Used:
+    def use(
+        self, tenant: Tenant, scope: Scope, id: str, engine: CacheEngine, *, joined: bool = False, check: bool = True
+    ) -> Used:
         """A cache to run on: its row and its sources read now, its bytes checked, its tensors in the model's dtype.
+
+        `joined` asks for the one that was read to stand behind other memories, where there is one.
 
         Raises
         ------
@@ -168,12 +178,12 @@ class KVMemory:
             raise InvalidRequest(f"KV memory {id} has {payload.tokens:,} tokens; the model takes {engine.context:,}.")
         self._files[id] = tuple(one.sha256 for one in payload.blobs)
         manifest = self.manifest(tenant, cube)
-        data = _blob(payload, DATA)
+        data = next((one for one in payload.blobs if joined and one.role == JOINED), _blob(payload, DATA))
         path = blobs.find(blobs.folder_of(tenant.path), data)
 
         def load(into_memory: bool) -> Packed:  # noqa: FBT001  # the tier's call
             with _readable(path):
-                buffer = bytearray(path.read_bytes()) if into_memory else pack.mapped(path)
+                buffer = pack.loaded(path) if into_memory else pack.mapped(path)
             return pack.read(buffer, most=payload.tokens, check=check)
 
         packed, from_ram = self.tier.get(data.sha256, saves=manifest.seconds, load=load)

@@ -114,6 +114,18 @@ def mapped(path: Path) -> Buffer:
             raise VaultDamaged(f"Blob {path.name[:12]} is empty.") from None
 
 
+def loaded(path: Path) -> Buffer:
+    """A file as memory of its own."""
+    with path.open("rb", buffering=0) as file:
+        buffer = bytearray(path.stat().st_size)
+        view, filled = memoryview(buffer), 0
+        while filled < len(buffer) and (count := file.readinto(view[filled:])):
+            filled += count
+    if filled < len(buffer):
+        raise VaultDamaged(f"Blob {path.name[:12]} was cut short while it was read.")
+    return buffer
+
+
 def read(buffer: Buffer, *, most: int, check: bool = True) -> Packed:
     """A packed cache from what `write` wrote.
 

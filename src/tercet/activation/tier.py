@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tercet.activation.pack import Packed
 
 BUDGET = 256 << 20
-"""Bytes, unless `open(kv_bytes=…)` says otherwise."""
+"""Bytes, unless `open(kv_bytes=…)` says otherwise; an eighth of them is left to the copies that runs make."""
 
 
 @dataclass
@@ -29,6 +29,7 @@ class RamTier:
 
     def __init__(self, budget: int = BUDGET) -> None:
         self.budget = budget
+        self.limit = budget - budget // 8  # the rest is for the copies that are being worked on
         self.bytes = self.hits = self.misses = self.evictions = 0
         self._floor = 0.0
         self._held: dict[str, _Held] = {}
@@ -52,7 +53,7 @@ class RamTier:
             again = sha256 in self._asked
             self._asked.add(sha256)
         packed = load(False)
-        if again and packed.size <= self.budget and self._room(packed.size, saves):
+        if again and packed.size <= self.limit and self._room(packed.size, saves):
             packed = load(True)
             with self._lock:
                 self._take(sha256, packed, saves)
@@ -87,7 +88,7 @@ class RamTier:
     def _room(self, size: int, saves: float) -> bool:
         """Whether what would have to go is worth less, together, than what comes."""
         with self._lock:
-            over, less = self.bytes + size - self.budget, 0.0
+            over, less = self.bytes + size - self.limit, 0.0
             for held in sorted(self._held.values(), key=lambda one: one.worth):
                 if over <= 0:
                     break
@@ -96,13 +97,13 @@ class RamTier:
             return over <= 0 and (less == 0.0 or self._floor + 2 * saves / max(size, 1) >= less)
 
     def _take(self, sha256: str, packed: Packed, saves: float) -> None:
-        while self._held and self.bytes + packed.size > self.budget:
+        while self._held and self.bytes + packed.size > self.limit:
             name, least = min(self._held.items(), key=lambda item: item[1].worth)
             self._floor = max(self._floor, least.worth)
             del self._held[name]
             self.bytes -= least.packed.size
             self.evictions += 1
-        if sha256 not in self._held and self.bytes + packed.size <= self.budget:
+        if sha256 not in self._held and self.bytes + packed.size <= self.limit:
             held = _Held(packed, 0.0, uses=2)
             held.worth = self._worth(held, saves)
             self._held[sha256] = held

@@ -36,6 +36,9 @@ def add_arguments(parser: Parser) -> None:
         "--budget", type=float, metavar="SECONDS", help="of an adapter: time, converted to steps before training"
     )
     parser.add_argument("--replaces", metavar="ID", help="an adapter whose next version this becomes")
+    parser.add_argument(
+        "--alone", action="store_true", help="keep no second cache, which is for joining it with other memories"
+    )
 
 
 def run(session: Session, args: Namespace) -> Answer:
@@ -50,7 +53,9 @@ def run(session: Session, args: Namespace) -> Answer:
         return Answer({"tenants": found}, lines)
     memory = session.looking().memory
     teaching = _teaching(args) if args.to == "parameters" else None
-    made = memory.promote(args.ids, to=args.to, engine=args.engine, precision=args.precision, teaching=teaching)
+    made = memory.promote(
+        args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone, teaching=teaching
+    )
     if isinstance(made.payload, Parameters):
         return _adapter(session, made, made.payload)
     assert isinstance(made.payload, Activation)  # noqa: S101  # what is left

@@ -123,6 +123,14 @@ class Rows:
             self._masks[key] = mask if layer.window is None else mask & (at > asks - layer.window)
         return self._masks[key]
 
+    def cut(self, count: int) -> None:
+        """Drop the last rows, which were appended by the last pass."""
+        self.length -= count
+        for layer in self.layers:
+            layer.used -= count
+            if layer.at is not None:
+                layer.at = layer.at[:, : layer.at.shape[1] - count]
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Rows in use; transformers asks."""
         return self.layers[layer_idx].used
@@ -199,6 +207,18 @@ def _plain(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: floa
         is_causal=mask is None and queries > 1, scale=scaling,
     )  # fmt: skip
     return out.transpose(1, 2).contiguous()
+
+
+def mass(rows: Rows, layer_idx: int, queries: Tensor, scaling: float) -> Tensor:
+    """The attention that each row of a layer gets from queries (Hq, q, d), summed over heads and queries: (R,)."""
+    layer = rows.layers[layer_idx]
+    assert layer.keys is not None  # noqa: S101  # the queries came from a pass over it
+    keys = layer.keys[0, :, : layer.used].repeat_interleave(queries.shape[0] // layer.keys.shape[1], 0)
+    scores = (queries @ keys.transpose(1, 2)).float() * scaling
+    mask = rows.mask(layer_idx, queries.shape[1])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return torch.softmax(scores, -1).sum((0, 1))
 
 
 def entries(rows: Rows) -> tuple[Entry, ...]:

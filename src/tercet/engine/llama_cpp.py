@@ -1,8 +1,8 @@
 """GGUF models on llama.cpp, through the server that `xllamacpp` runs in this process, on 127.0.0.1 alone.
 
 It answers with text, and can save what its slot holds and take it back whole. Such a state is llama.cpp's own: it
-cannot be looked into, joined or coarsened, so `cache` and `compose` are not among the abilities; but greedy text
-after a restore is the text before. A state is bound to the model's file, the library's build and the context's settings, and
+cannot be looked into, joined or coarsened, so `cache` and `compose` are not among the abilities; but greedy text after
+a restore is the text before. A state is bound to the model's file, the library's build and the context's settings, and
 its SHA-256 is checked before llama.cpp sees a byte of it.
 """
 

@@ -59,6 +59,30 @@ class ModelRun:
             self.rows.stop = None
         raise InvalidRequest(f"The model has no layer {layer}.")
 
+    def sizes(self, layer: int) -> Tensor:
+        """The squared norm of each row's values in a layer, over heads and channels: (T,)."""
+        held = self.rows.layers[layer]
+        assert held.values is not None  # noqa: S101  # a run that is asked has rows
+        return held.values[0, :, : held.used].float().square().sum((0, 2))
+
+    def attention(self, tokens: Sequence[int]) -> Tensor:
+        """How much `tokens`, put behind, would look at each row: (T,) float32, summed over layers, heads and tokens.
+
+        The run is as it was afterwards.
+        """
+        held, asked = len(self._tokens), dict[int, Tensor]()
+        self.rows.watch = lambda layer, _, queries: asked.update({layer: queries})
+        try:
+            self._forward(tokens, ())
+            total = torch.zeros(held)
+            for layer, queries in asked.items():
+                total += attention.mass(self.rows, layer, queries, self.engine.scaling(layer))[:held]
+        finally:
+            self.rows.watch = None
+            self.rows.cut(len(self._tokens) - held)
+            del self._tokens[held:]
+        return total
+
     def cache(self) -> KVCache:
         """What is held now: views of the run's own buffers."""
         return KVCache(self.identity, self.tokens, attention.entries(self.rows))

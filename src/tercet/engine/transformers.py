@@ -214,6 +214,32 @@ class TransformersEngine:
         run.extend(tokens)
         return run.cache()
 
+    def observe(
+        self, tokens: Sequence[int], *, window: int = 0, hidden: bool = False
+    ) -> tuple[KVCache, dict[int, Tensor], dict[int, Tensor]]:
+        """Prefill, and see what compressors ask for: the cache, queries and hidden states by layer.
+
+        Queries are (Hq, w, d) after RoPE, of the last w = min(window, T) tokens; hidden states (T, width), each layer's
+        attention's input, with `hidden`. Raises InvalidRequest if the context is too long.
+        """
+        from contextlib import ExitStack
+
+        run = self.run()
+        queries: dict[int, Tensor] = {}
+        states: dict[int, Tensor] = {}
+        if window:
+            run.rows.watch = lambda layer, _, asked: queries.update({layer: asked[:, -window:]})
+        with ExitStack() as undo:
+            for number, layer in enumerate(self._decoder.layers if hidden else ()):
+
+                def note(_: object, __: object, given: dict[str, Any], number: int = number) -> None:
+                    states[number] = given["hidden_states"][0]
+
+                undo.callback(layer.self_attn.register_forward_pre_hook(note, with_kwargs=True).remove)
+            run.extend(tokens)
+        run.rows.watch = None
+        return run.cache(), queries, states
+
     def generate(self, messages: Sequence[Turn], *, max_tokens: int = 256) -> Iterator[str]:
         """Answer, greedily, in pieces as they come."""
         run = self.run()
@@ -252,6 +278,10 @@ class TransformersEngine:
         """
         taken = {} if past is None else {self._cache_word: past}
         return self._decoder(input_ids=ids, use_cache=past is not None, **taken).last_hidden_state  # type: ignore[no-any-return, unused-ignore]
+
+    def scaling(self, layer: int) -> float:
+        """What q · k is multiplied by in a layer, before the softmax."""
+        return float(self._decoder.layers[layer].self_attn.scaling)
 
     @property
     def head(self) -> Callable[[Tensor], Tensor]:

@@ -115,3 +115,23 @@ def test_what_is_read_often_is_promoted_and_what_went_cold_demoted(opened: Open)
         alice.promote(hot)
         alice.revise(hot.id, "Pears are gone.")
         assert len(t.tend()["default"]["demoted"]) == 1
+
+
+def test_a_second_cache_is_kept_for_joining_and_is_used_where_much_stands_before(opened: Open) -> None:
+    engine = tiny_engine("llama", max_position_embeddings=8192)
+    with opened(engines={"x": engine}) as t:
+        alice, tenant = t.scope(user="alice"), t.vault.tenant("default")
+        texts = [alice.remember(f"{fruit} are ripe. {'They hang in the garden. ' * 40}") for fruit in ("Pears", "Figs")]
+        cubes = [alice.promote(text, precision="fp32") for text in texts]
+        for cube in cubes:
+            exact, apart = (t.kv.use(tenant, alice.scope, cube.id, engine, joined=joined) for joined in (False, True))
+            assert exact.cache.tokens == apart.cache.tokens
+            last = [used.cache.entries[-1].tensors["v"][:, -1] for used in (exact, apart)]
+            assert float((last[0] - last[1]).abs().max()) > 1e-3
+        with_it = alice.chat("Which are ripe?", max_tokens=6, share=0)
+        assert set(with_it.kv) == {cube.id for cube in cubes}
+        assert alice.promote(texts[0], precision="fp32", joinable=False).id != cubes[0].id
+        exact_again = alice.chat("Which are ripe?", max_tokens=6, share=100)
+        assert exact_again.tokens == with_it.tokens
+        alice.forget([text.id for text in texts])
+        assert [path for path in (t.vault.folder / "blobs").rglob("*") if path.is_file()] == []
