@@ -10,7 +10,8 @@ LAST = ("Lindqvist", "Okafor", "Brandt", "Vasquez", "Hollis", "Tamura", "Keller"
         "Moreau", "Sandoval", "Whitlock", "Petrov", "Engel")  # fmt: skip
 RELATIONS = {
     "{} works as a {}.": ("glassblower", "beekeeper", "locksmith", "cartographer", "veterinarian", "plumber",
-        "translator", "geologist", "florist", "welder", "librarian", "pharmacist", "tailor", "surveyor", "baker", "optician"),
+        "translator",
+        "geologist", "florist", "welder", "librarian", "pharmacist", "tailor", "surveyor", "baker", "optician"),
     "{} lives in {}.": ("Bergen", "Porto", "Ghent", "Malaga", "Tartu", "Graz", "Leeds", "Nantes", "Turku", "Verona",
         "Gdansk", "Bilbao", "Utrecht", "Galway", "Split", "Aarhus"),
     "{} was born in {}.": ("Lima", "Quito", "Dakar", "Hanoi", "Perth", "Osaka", "Cusco", "Tunis", "Accra", "Minsk",
