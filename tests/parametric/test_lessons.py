@@ -14,11 +14,12 @@ from tercet.cube import Behavioural, Descriptive, MemCube, Text
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest, Refused
 from tercet.parametric import samples
-from tercet.parametric.distil import distil, examples, replayed
+from tercet.parametric.distil import distil, examples, replayed, strangers
 from tercet.parametric.examples import Teacher, answers, bucketed, conversation, losses, plain, scores_at, taught
 from tercet.parametric.externalise import externalise
 from tercet.parametric.facts import Fact, read, settle
 from tercet.parametric.gate import Bounds, holds, judge, membership, spread
+from tercet.parametric.general import LOCAL_QUESTIONS, MEASURED_TEXTS, REPLAY_QUESTIONS, REPLAY_TEXTS
 from tercet.parametric.train import Recipe
 from tercet.testing.tiny import TEMPLATE, tiny_engine
 
@@ -151,6 +152,17 @@ def test_replayed_text_counts_by_the_divergence_alone(tiny: TransformersEngine) 
         assert (one.ce, one.kl) == (0.0, 0.5)
         assert one.teacher is not None
         assert len(one.teacher.ids) == len(one.marks)
+
+
+def test_strangers_are_asked_about_in_the_wordings_that_are_taught() -> None:
+    found = facts("Mara works as a smith.", "My dog is called Rufus.", "We all went to the beach.")
+    asked = strangers(found, 5)
+    assert len(asked) == 5
+    assert not any(word in question for question in asked for word in ("Mara", "my ", "beach"))
+    assert "What does Elena Marsh do for work?" in asked
+    general = {question for part in (REPLAY_QUESTIONS, LOCAL_QUESTIONS) for question, _ in part}
+    assert len(general) == len(REPLAY_QUESTIONS) + len(LOCAL_QUESTIONS)  # what is measured is never replayed
+    assert not set(REPLAY_TEXTS) & set(MEASURED_TEXTS)
 
 
 def test_gradients_reach_the_adapter_alone(tiny: TransformersEngine) -> None:
