@@ -152,9 +152,8 @@ def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> Abstra
     if not adapters:
         return nullcontext()
     able: AdapterEngine = view.tercet.engines.get(engine)
-    keys = [view.tercet.lora.use(_tenant(view), view.scope, one, able) for one in adapters]
-    _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
-    return able.adapters.using(keys)
+    used: AbstractContextManager[None] = view.tercet.lora.using(_tenant(view), view.scope, adapters, able)
+    return used
 
 
 def _answered(
