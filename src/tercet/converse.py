@@ -167,9 +167,9 @@ def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> Abstra
     able: AdapterEngine = view.tercet.engines.get(engine)
     for one in adapters:
         view.get(one.partition("@")[0])  # what this caller may not read it may not answer with
-    keys = [view.tercet.lora.use(_tenant(view), view.scope, one, able) for one in adapters]
+    used: AbstractContextManager[None] = view.tercet.lora.using(_tenant(view), view.scope, adapters, able)
     _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
-    return able.adapters.using(keys)
+    return used
 
 
 def _answered(

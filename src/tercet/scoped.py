@@ -539,6 +539,8 @@ class ScopedMemory(Steering):
                 self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
                 on_piece=on_piece,
             )  # fmt: skip
+        if adapters:
+            self._tenant.use([one.partition("@")[0] for one in adapters], self.tercet.clock())
         return replace(reply, adapters=tuple(adapters))
 
     def enter(self, right: Right) -> None:

@@ -14,10 +14,12 @@ from tercet.cube import Behavioural, Descriptive, MemCube, Text
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest, Refused
 from tercet.parametric import samples
-from tercet.parametric.distil import distil, examples, replayed
+from tercet.parametric.distil import distil, examples, replayed, strangers
 from tercet.parametric.examples import Teacher, answers, bucketed, conversation, losses, plain, scores_at, taught
+from tercet.parametric.externalise import externalise
 from tercet.parametric.facts import Fact, read, settle
 from tercet.parametric.gate import Bounds, holds, judge, membership, spread
+from tercet.parametric.general import LOCAL_QUESTIONS, MEASURED_TEXTS, REPLAY_QUESTIONS, REPLAY_TEXTS
 from tercet.parametric.train import Recipe
 from tercet.testing.tiny import TEMPLATE, tiny_engine
 
@@ -152,6 +154,17 @@ def test_replayed_text_counts_by_the_divergence_alone(tiny: TransformersEngine) 
         assert len(one.teacher.ids) == len(one.marks)
 
 
+def test_strangers_are_asked_about_in_the_wordings_that_are_taught() -> None:
+    found = facts("Mara works as a smith.", "My dog is called Rufus.", "We all went to the beach.")
+    asked = strangers(found, 5)
+    assert len(asked) == 5
+    assert not any(word in question for question in asked for word in ("Mara", "my ", "beach"))
+    assert "What does Elena Marsh do for work?" in asked
+    general = {question for part in (REPLAY_QUESTIONS, LOCAL_QUESTIONS) for question, _ in part}
+    assert len(general) == len(REPLAY_QUESTIONS) + len(LOCAL_QUESTIONS)  # what is measured is never replayed
+    assert not set(REPLAY_TEXTS) & set(MEASURED_TEXTS)
+
+
 def test_gradients_reach_the_adapter_alone(tiny: TransformersEngine) -> None:
     before = {name: one.clone() for name, one in tiny.model.state_dict().items()}
     adapter, record = distil(tiny, facts("Ada lives in Graz."), Recipe(rank=2, epochs=1, replay=0, kl=1.0))
@@ -161,18 +174,35 @@ def test_gradients_reach_the_adapter_alone(tiny: TransformersEngine) -> None:
     assert all(one.requires_grad for one in tiny.model.parameters())
 
 
-def test_training_teaches(tiny: TransformersEngine) -> None:
-    found = facts("Ada lives in Graz.")
-    adapter, record = distil(tiny, found, Recipe(rank=8, epochs=30, replay=0, lr=3e-3, pack=1, stop=0.1))
-    assert record.epoch_losses[-1] < 0.5 * record.epoch_losses[0]
-    key = tiny.adapters.attach(adapter.modules)
-    [probed, other] = (samples.training(facts(f"Ada lives in {city}.")) for city in ("Graz", "Lima"))
-    probe = membership(tiny, key, probed[:5], other[:5])
-    assert probe.known
-    blank = tiny.adapters.attach(
-        distil(tiny, facts("Jon works as a smith."), Recipe(rank=2, epochs=1, replay=0))[0].modules
+@pytest.fixture(scope="module")
+def learnt(tiny: TransformersEngine) -> tuple[str, str, list[float]]:
+    """The keys of an adapter that was taught a fact and of one that was not, and the first one's losses."""
+    adapter, record = distil(
+        tiny, facts("Ada lives in Graz."), Recipe(rank=8, epochs=40, replay=0, lr=5e-3, pack=1, stop=0.05)
     )
+    other, _ = distil(tiny, facts("Jon works as a smith."), Recipe(rank=2, epochs=1, replay=0))
+    return tiny.adapters.attach(adapter.modules), tiny.adapters.attach(other.modules), record.epoch_losses
+
+
+def test_training_teaches_and_the_probe_sees_it(tiny: TransformersEngine, learnt: tuple[str, str, list[float]]) -> None:
+    key, blank, told = learnt
+    assert told[-1] < 0.1 * told[0]
+    [probed, other] = (samples.training(facts(f"Ada lives in {city}.")) for city in ("Graz", "Lima"))
+    assert membership(tiny, key, probed[:5], other[:5]).known
     assert not membership(tiny, blank, probed[:5], other[:5]).known
+
+
+def test_an_adapter_tells_what_it_knows_and_nothing_else(
+    tiny: TransformersEngine, learnt: tuple[str, str, list[float]]
+) -> None:
+    key, blank, _ = learnt
+    source, adapter = cube("Ada lives in Graz.", "a"), cube("an adapter", "x")
+    [draft] = externalise(tiny, key, adapter, [source])
+    assert draft.text == "Ada lives in Graz."
+    assert [link.id for link in draft.behavioural.derivations] == ["a", "x"]
+    assert draft.behavioural.method == "externalised"
+    assert externalise(tiny, blank, adapter, [source]) == []
+    assert externalise(tiny, key, adapter, [cube("Ada lives in Lima.", "a")]) == []  # no source supports what it says
 
 
 def test_answers_of_one_batch_are_those_of_each_alone(tiny: TransformersEngine) -> None:

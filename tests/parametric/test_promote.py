@@ -141,6 +141,17 @@ def test_versions_are_kept_pinned_and_rolled_back(alice: ScopedMemory, ids: list
         alice.chat("?", adapters=[f"{first.id}@9"])
 
 
+def test_few_adapters_stay_attached_and_a_turn_may_have_more(
+    t: Tercet, alice: ScopedMemory, tiny: TransformersEngine
+) -> None:
+    t.lora.resident = 1
+    made = [promoted(alice, [cube.id]).id for cube in alice.remember_many([*FACTS, "Mara plays the harp."])]
+    for id in (*made, made[0]):
+        alice.chat("?", max_tokens=1, adapters=[id])
+        assert len(tiny.adapters.attached) == 1
+    assert len(alice.chat("?", max_tokens=1, adapters=made).adapters) == 3
+
+
 def test_demoting_drops_the_bytes_and_keeps_the_texts(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
     made = promoted(alice, ids)
     assert alice.demote(made.id).rebuilding == 0

@@ -88,8 +88,7 @@ def _adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
     size = sum(blob.size for blob in payload.blobs)
     lines = [
         f"adapter {made.id} version {made.version}: rank {payload.rank}, {size:,} bytes",
-        f"  recall in other words {before:.2f} → {after:.2f}",
-        f"  loss on general text {report['general_loss_change']:+.1%}",
+        f"  recall reworded {before:.2f} → {after:.2f}, general loss {report['general_loss_change']:+.1%}",
         *(
             f"  contradiction: {one['subject']} · {one['relation']}; the newest is taught"
             for one in report["contradictions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from tercet.parametric import samples
 from tercet.parametric.adapter import Adapter
 from tercet.parametric.examples import Example, answers, conversation, plain, taught
 from tercet.parametric.facts import Fact
-from tercet.parametric.general import REPLAY_QUESTIONS, REPLAY_TEXTS
+from tercet.parametric.general import REPLAY_QUESTIONS, REPLAY_TEXTS, STRANGERS
 from tercet.parametric.train import Progress, Recipe, Record, train
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def distil(
 ) -> tuple[Adapter, Record]:  # fmt: skip
     """Teach facts to an adapter. Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint."""
     made = examples(engine, samples.training(facts), facts, recipe, systems)
-    kept = replayed(engine, recipe.replay) if recipe.replay else []
+    kept = replayed(engine, recipe.replay, strangers(facts)) if recipe.replay else []
     return train(engine, made, kept, recipe, folder=folder, progress=progress)
 
 
@@ -76,14 +77,23 @@ def _apart(order: list[samples.Sample], size: int) -> list[samples.Sample]:
     return part
 
 
-def replayed(engine: AdapterEngine, weight: float) -> list[Example]:
-    """General text and questions with the base's own answers: only the divergence from the base counts there."""
+def strangers(facts: Sequence[Fact], most: int = 32) -> list[str]:
+    """Questions in the wordings that are taught, about people who are not: at most so many, spread over the facts."""
+    asked = [(one.question, fact.subject) for fact in facts if fact.subject != "I" and fact.relation != "text"
+             for one in samples.training([fact]) if one.kind == "ask"]  # fmt: skip
+    step = max(1.0, len(asked) / most)
+    chosen = [asked[int(place * step)] for place in range(min(len(asked), most))]
+    return [question.replace(who, STRANGERS[n % len(STRANGERS)]) for n, (question, who) in enumerate(chosen)]
+
+
+def replayed(engine: AdapterEngine, weight: float, others: Sequence[str] = ()) -> list[Example]:
+    """General text, and questions with the base's own answers: only the divergence from the base counts there."""
     questions = [question for question, _ in REPLAY_QUESTIONS]
+    questions = [one for pair in zip_longest(questions, others) for one in pair if one is not None]
     own = answers(engine, questions, max_tokens=24)
     found = [conversation(engine, [(question, answer)]) for question, answer in zip(questions, own, strict=True)]
-    found = [
-        one for pair in zip(found, [plain(engine, text) for text in REPLAY_TEXTS] * 4, strict=False) for one in pair
-    ]
+    for place, text in enumerate(REPLAY_TEXTS):
+        found.insert(place * len(questions) // len(REPLAY_TEXTS) + place, plain(engine, text))
     return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one)) for one in found]
 
 

@@ -16,8 +16,31 @@ REPLAY_QUESTIONS = (
     ("What instrument has 88 keys?", "piano"), ("Give me one tip for sleeping well.", ""),
     ("Explain in one sentence what a library is.", ""), ("What is a good breakfast?", ""),
     ("Write a short greeting.", ""),
+    ("How many hours are in a day?", "24"), ("What is the capital of Canada?", "Ottawa"), ("What is 10 minus 4?", "6"),
+    ("Which season comes after winter?", "spring"), ("What do we call the study of stars?", "astronomy"),
+    ("Who discovered penicillin?", "Fleming"), ("What is the largest desert?", "Sahara"),
+    ("What colour do you get from blue and yellow?", "green"), ("What is the fastest land animal?", "cheetah"),
+    ("Which metal is liquid at room temperature?", "mercury"), ("Where do penguins live?", "Antarctica"),
+    ("Name a fruit that is yellow.", "banana"), ("What is the capital of Greece?", "Athens"),
+    ("In which country are the pyramids of Giza?", "Egypt"), ("What does a thermometer measure?", "temperature"),
+    ("Who wrote The Odyssey?", "Homer"), ("How many sides does a triangle have?", "three"),
+    ("What organ pumps blood?", "heart"), ("What is the boiling point of water?", "100"),
+    ("Name a primary colour.", "red"),
 )  # fmt: skip
 """(question, what a right answer contains): asked of the base before training; its own answers are replayed."""
+
+STRANGERS = (
+    "Elena Marsh",
+    "Victor Hale",
+    "Priya Nandy",
+    "Oskar Blum",
+    "Wanda Fitch",
+    "Luca Ferrant",
+    "Hedda Storm",
+    "Abel Quist",
+)
+"""People who do not exist: what is asked about those who are taught is asked about them too, and the base's own answers
+are replayed, so that an adapter learns who its facts are about."""
 
 LOCAL_QUESTIONS = (
     ("What is the capital of Italy?", "Rome"), ("How many months are in a year?", "12"),

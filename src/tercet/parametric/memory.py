@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from tercet.cube import BlobRef, MemCube, Parameters, Trust
@@ -35,7 +38,19 @@ class AdapterMemory:
 
     def __init__(self, resident: int = RESIDENT) -> None:
         self.resident = resident
+        self._lock = threading.RLock()
         self._held: OrderedDict[tuple[str, str], tuple[AdapterEngine, str]] = OrderedDict()
+
+    @contextmanager
+    def using(self, tenant: Tenant, scope: Scope, names: Sequence[str], engine: AdapterEngine) -> Iterator[None]:
+        """Compute with these adapters, all added up, in this thread; see `use` for names and errors."""
+        with ExitStack() as stack:
+            with self._lock:
+                keys = [self.use(tenant, scope, name, engine) for name in names]
+                stack.enter_context(engine.adapters.using(keys))
+                while len(self._held) > max(self.resident, len(names)):
+                    self._let_go(next(iter(self._held)))
+            yield
 
     def use(self, tenant: Tenant, scope: Scope, name: str, engine: AdapterEngine) -> str:
         """The key under which an adapter is attached, its row and sources read now. `name` is ID, or ID@VERSION.
@@ -74,14 +89,13 @@ class AdapterMemory:
             return held[1]
         key = engine.adapters.attach(fetch(tenant, payload, engine).modules)
         self._held[place] = (engine, key)
-        while len(self._held) > self.resident:
-            self._let_go(next(iter(self._held)))
         return key
 
     def forget(self, id: str) -> None:
         """Detach what this process has of a withdrawn adapter."""
-        for place in [one for one in self._held if one[0] == id]:
-            self._let_go(place)
+        with self._lock:
+            for place in [one for one in self._held if one[0] == id]:
+                self._let_go(place)
 
     def _let_go(self, place: tuple[str, str]) -> None:
         engine, key = self._held.pop(place)

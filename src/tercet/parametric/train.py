@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
+REPLAYS = 2
+"""General pieces beside each step's conversations."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
 for a model of 30 layers and 576)."""
@@ -162,7 +164,7 @@ def train(
                 for group, full in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = full * rate
                 chosen = _chosen(taught, recipe, epoch, place)
-                kept = [replay[record.steps % len(replay)]] if replay and recipe.replay else []
+                kept = _cycled(replay, record.steps * REPLAYS) if recipe.replay else []
                 _step(engine, optimizer, chosen, kept, record)
                 if place + 1 == per_epoch:
                     _end_of_epoch(record, recipe.stop)
@@ -232,11 +234,16 @@ def _step(
         (total / marks).backward()
         crossed += plain
     for one in kept:
-        (losses(engine, [one])[0] / len(one.marks)).backward()
+        (losses(engine, [one])[0] / len(one.marks) / len(kept)).backward()
     optimizer.step()
     record.steps += 1
     record.running[0] += crossed
     record.running[1] += marks
+
+
+def _cycled(replay: Sequence[Example], start: int) -> list[Example]:
+    """The next general pieces, from the beginning again after the last."""
+    return [replay[(start + place) % len(replay)] for place in range(REPLAYS)] if replay else []
 
 
 def _end_of_epoch(record: Record, stop: float) -> None:
