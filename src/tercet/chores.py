@@ -9,11 +9,13 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from tercet import converse
 from tercet.activation import tend
 from tercet.cube import MemCube, Payload, derive
 from tercet.engine.base import require
 from tercet.errors import Unsupported
 from tercet.govern.gate import HOUSE
+from tercet.parametric.memory import METHOD as DISTIL
 from tercet.schedule import promotion
 from tercet.text.embed.fill import fill
 from tercet.vault.sqlite import Tenant
@@ -52,6 +54,8 @@ def _sweep(tercet: Tercet, tenant: Tenant) -> datetime | None:
 
 
 def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[str], type: str) -> datetime | None:
+    if method == DISTIL:
+        return _taught_again(tercet, tenant, sources)
     if method not in REBUILDERS:
         return tercet.clock() + UNKNOWN
     memory = tercet.scope(tenant=tenant.name, by=HOUSE)
@@ -60,6 +64,16 @@ def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[s
         left = reader.cubes(numbers)
     if left:
         memory.remember(derive(left, REBUILDERS[method](left), method=method, type=type))
+    return None
+
+
+def _taught_again(tercet: Tercet, tenant: Tenant, sources: Sequence[str]) -> datetime | None:
+    """Train an adapter again without the source that it lost; waits for the one engine that can."""
+    able = [name for name in tercet.engines.names() if "adapters" in tercet.engines.get(name).abilities]
+    if len(able) != 1:
+        return tercet.clock() + UNKNOWN
+    view = tercet.scope(tenant=tenant.name, by=HOUSE)
+    converse.teach_again(view, sources, tercet.engines.get(able[0]))
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,11 +17,12 @@ from tercet.engine.base import Turn, require
 from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, VaultDamaged
 from tercet.text.recall.context import lines_of
 from tercet.text.recall.frame import CLOSING, OPENING
+from tercet.text.recall.hits import Hits
 
 if TYPE_CHECKING:
-    from tercet.engine.base import CacheEngine, Engine, Run
+    from tercet.engine.base import AdapterEngine, CacheEngine, Engine, Run
+    from tercet.parametric.promote import Teaching
     from tercet.scope import Caller, Scope
-    from tercet.text.recall.hits import Hits
     from tercet.vault.allowed import Allowed
     from tercet.vault.reader import Reader
     from tercet.vault.sqlite import Tenant
@@ -48,6 +50,9 @@ class Memory(Protocol):
     def remember_many(self, items: Sequence[Mapping[str, Any]]) -> object:
         """As ScopedMemory.remember_many."""
 
+    def get(self, id: str) -> MemCube:
+        """As ScopedMemory.get."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -68,6 +73,7 @@ class Reply:
     saved: float = 0.0
     left_out: tuple[str, ...] = field(default=())
     answer: str = ""
+    adapters: tuple[str, ...] = field(default=())
 
 
 def frame(engine: CacheEngine, messages: Sequence[Turn]) -> tuple[str, str]:
@@ -94,22 +100,43 @@ def promote(
     engine: str | None,
     precision: str,
     joinable: bool,
+    teaching: Teaching | None = None,
 ) -> MemCube:
     """See `ScopedMemory.promote`. `find` gives the cubes that may be promoted, as of a snapshot."""
-    if to != "activation":
-        raise Unsupported(f"Memories are promoted to 'activation' so far, not to {to!r}.")
+    if to not in {"activation", "parameters"}:
+        raise InvalidRequest(f"Memories are promoted to 'activation' or 'parameters', not to {to!r}.")
     tenant = _tenant(view)
     with tenant.reading() as reader:
         sources = find(reader)
     if not sources:
         raise InvalidRequest("Say what to promote: ids, or cubes.")
     model = view.tercet.engines.get(engine)
+    if to == "parameters":
+        require(model, "adapters", "An adapter")
+        return teach(view, sources, model, teaching)
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])
     return kv.promote(
         tenant, sources, model, words=(opening, segment(sources)), precision=precision, joinable=joinable,
         by=view.by.signed, find=find,
     )  # fmt: skip
+
+
+def teach(view: Memory, sources: Sequence[MemCube], engine: AdapterEngine, teaching: Any) -> MemCube:  # noqa: ANN401
+    """Teach texts to an adapter, in the prompts that a chat has: with the words before memories, and without."""
+    from tercet.parametric.promote import Teaching, promote
+
+    how = replace(teaching or view.tercet.teaching or Teaching(), systems=(None, INTRO))
+    return promote(_tenant(view), view.scope, sources, engine, how, by=view.by.signed)
+
+
+def teach_again(view: Memory, sources: Sequence[str], engine: Engine) -> MemCube | None:
+    """Teach what is left of an adapter that lost a source, as a job does; None if nothing is left."""
+    from tercet.parametric.promote import Teaching, retrain
+
+    require(engine, "adapters", "An adapter")
+    how = replace(view.tercet.teaching or Teaching(), systems=(None, INTRO))
+    return retrain(_tenant(view), view.scope, cast("AdapterEngine", engine), sources, how, by=view.by.signed)
 
 
 def segment(cubes: Sequence[MemCube]) -> str:
@@ -123,9 +150,34 @@ def chat(
 ) -> Reply:  # fmt: skip
     """See `ScopedMemory.chat`."""
     turns = checked(messages)
-    question = turns[-1]["content"]
     model: Engine = view.tercet.engines.get(engine)
-    hits = view.recall(question, limit=limit)
+    made = _answered(view, model, turns, limit, max_tokens, share, on_piece)
+    if remember and made.text.strip():
+        said = [{"role": "user", "content": turns[-1]["content"]}, {"role": "assistant", "content": made.text}]
+        view.remember_many(said)
+    return made
+
+
+def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> AbstractContextManager[None]:
+    """With the adapters that a turn asks for, each read anew; they hold for this thread and this turn alone."""
+    if isinstance(adapters, str):
+        raise InvalidRequest("adapters is a list of ids (or ID@VERSION), not one string.")
+    if not adapters:
+        return nullcontext()
+    able: AdapterEngine = view.tercet.engines.get(engine)
+    for one in adapters:
+        view.get(one.partition("@")[0])  # what this caller may not read it may not answer with
+    used: AbstractContextManager[None] = view.tercet.lora.using(_tenant(view), view.scope, adapters, able)
+    _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
+    return used
+
+
+def _answered(
+    view: Memory, model: Engine, turns: Sequence[Turn], limit: int, max_tokens: int, share: float,
+    on_piece: Callable[[str], None] | None,
+) -> Reply:  # fmt: skip
+    question = turns[-1]["content"]
+    hits = view.recall(question, limit=limit) if limit else Hits([], total=0, truncated=False)
     cubes = [hit.cube for hit in hits]
     begin = time.perf_counter()
     if "cache" in model.abilities and hasattr(model, "run"):
@@ -142,11 +194,7 @@ def chat(
         answer.append(piece)
         if on_piece is not None:
             on_piece(piece)
-    made = replace(made, text="".join(answer), first=first)
-    if remember and made.text.strip():
-        said = [{"role": "user", "content": question}, {"role": "assistant", "content": made.text}]
-        view.remember_many(said)
-    return made
+    return replace(made, text="".join(answer), first=first)
 
 
 def _noted(view: Memory, question: str, made: Reply, told: Mapping[str, int], hits: Hits) -> str:

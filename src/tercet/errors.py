@@ -6,7 +6,8 @@
     ├── StaleWrite                       the cube has moved on since it was read
     ├── IllegalTransition                the lifecycle has no such edge
     ├── Refused (PermissionError)        a policy says no
-    │   └── Held                         a hold stands on the cube
+    │   ├── Held                         a hold stands on the cube
+    │   └── GateFailed                   an adapter did not show what it must
     ├── EmbeddingFailed                  an embedder raised, or answered with something that is no vector
     ├── EngineFailed                     a model's endpoint or process failed, or answered with something else
     ├── Unsupported                      a part that is not installed, or not there on this machine
@@ -65,6 +66,14 @@ class Refused(TercetError, PermissionError):
 
 class Held(Refused):
     """A hold stands on the cube, so it may not be erased."""
+
+
+class GateFailed(Refused):
+    """A trained adapter did not pass its gate and was not kept. `report` holds what was measured."""
+
+    def __init__(self, message: str, report: dict[str, object]) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class EmbeddingFailed(TercetError):

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from tercet.cube import MemCube
+from tercet.cube import Kind, MemCube
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.govern import quarantine
 from tercet.govern.forgetting import forget
 from tercet.govern.policy import refuse
+from tercet.parametric.runs import purge
 from tercet.scope import Right
 from tercet.text.prepare import answering_space, prepare
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
@@ -87,7 +88,9 @@ def revise(view: ScopedMemory, old: MemCube, new: MemCube, expect: int | None, a
     """Write the next version of a cube. See `ScopedMemory.revise`."""
     tenant = view.tercet.vault.tenant(view.scope.tenant)
     trust = min(old.governance.trust, new.governance.trust)  # a rollback brings back that of its version
-    governance, behavioural = replace(old.governance, trust=trust), replace(old.behavioural, parent=None)
+    made = new if new.kind is Kind.PARAMETERS else old  # an adapter's next version is built from memories of its own
+    behavioural = replace(old.behavioural, parent=None, derivations=made.behavioural.derivations)
+    governance = replace(old.governance, trust=trust)
     draft = replace(new, governance=governance, behavioural=behavioural)
     draft = view.tercet.intake.revise(draft, lambda: secret(view, "revise"))
     with tenant.reading(view.moment) as reader:
@@ -154,6 +157,8 @@ def erase(
     receipt = forget(tenant, asked, by=by, branch=branch, despite_hold=despite_hold, probe=probe)
     for gone in receipt.erased:
         view.tercet.kv.forget(gone)
+        view.tercet.lora.forget(gone)
+    purge(tenant.path, receipt.erased)
     return receipt if signer is None else signer.receipt(receipt)
 
 

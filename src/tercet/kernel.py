@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from tercet.activation.memory import KVMemory
 from tercet.activation.tier import BUDGET
@@ -27,6 +27,7 @@ from tercet.govern.intake import Intake
 from tercet.govern.keys import open_with, tenant_of
 from tercet.govern.policy import Rules
 from tercet.govern.retention import Retention
+from tercet.parametric.memory import AdapterMemory
 from tercet.schedule import promotion
 from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
@@ -45,6 +46,9 @@ from tercet.vault.doctor import Finding
 from tercet.vault.ids import Clock, Entropy, IdSource, RandomIds, system_clock
 from tercet.vault.spaces import Space
 from tercet.vault.sqlite import SqliteVault, Tenant
+
+if TYPE_CHECKING:
+    from tercet.parametric.promote import Teaching
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +75,8 @@ class Options(TypedDict, total=False):
 class Tercet(TimeMachine, Auditing):
     """A vault, opened. Use it in a `with`, or call `close`.
 
-    Safe to share between threads; several processes may open one folder.
+    Safe to share between threads; several processes may open one folder. `teaching` is how adapters are made where a
+    call, or a job that makes one again, says nothing else.
     """
 
     def __init__(
@@ -91,6 +96,8 @@ class Tercet(TimeMachine, Auditing):
         self.retention, self.intake, self.injections = retention or Retention(), intake or Intake(), InjectionLog()
         self.engines = Engines({**configured(vault.folder), **(engines or {})})
         self.kv = KVMemory(given.get("kv_bytes", BUDGET))
+        self.lora = AdapterMemory()
+        self.teaching: Teaching | None = None
         self.paces: dict[str, promotion.Pace] = {}
         self._wanted, self._former = embedder, given.get("former")
         self._embedder: Embedder | None = None

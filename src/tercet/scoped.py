@@ -46,6 +46,7 @@ from tercet.vault.states import check_reason
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
+    from tercet.parametric.promote import Teaching
 
 USES_AT_ONCE = 256
 """Uses gathered in memory before they are written; they order nothing, so losing some in a crash loses no memory."""
@@ -442,6 +443,7 @@ class ScopedMemory(Steering):
         engine: str | None = None,
         precision: str = "bf16",
         joinable: bool = True,
+        teaching: Teaching | None = None,
     ) -> MemCube:
         """Let a model read memories once, and keep what it made of them, so that it need not read them again.
 
@@ -450,14 +452,17 @@ class ScopedMemory(Steering):
         cubes
             Ids or cubes, in the order in which they are to be read.
         to
-            "activation": a KV cache, prefilled now.
+            "activation": a KV cache, prefilled now. "parameters": an adapter, trained now and judged; it is kept only
+            if it recalls what it was taught in other words, and little else moved.
         engine
             One of the names given to `open` or in `tercet.toml`; may be left out where there is one.
         precision
-            "fp32", "bf16", "int8" or "int4".
+            Of a KV cache: "fp32", "bf16", "int8" or "int4".
         joinable
             Whether to keep, beside the exact cache, one that was read to stand behind other memories: joined prompts
             come nearer to what a fresh reading gives, for twice the bytes and a second reading.
+        teaching
+            Of an adapter: its recipe, budgets, the gate's bounds, who signs, which adapter it replaces, progress.
 
         Raises
         ------
@@ -468,16 +473,23 @@ class ScopedMemory(Steering):
         InvalidRequest
             For an unknown engine or precision, a cube that is no text, or a context longer than the model takes.
         Unsupported
-            If the engine keeps no caches, or something is not installed.
+            If the engine keeps no caches, takes no adapters, or something is not installed.
+        Refused, GateFailed
+            If a text is quarantined; if the adapter does not pass its gate, and why.
         """
         self.enter("promote")
         given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
         ids = [one.id if isinstance(one, MemCube) else one for one in given]
         find = partial(keeping.promotable, self, ids)
-        return converse.promote(self, find, to=to, engine=engine, precision=precision, joinable=joinable)
+        return converse.promote(
+            self, find, to=to, engine=engine, precision=precision, joinable=joinable, teaching=teaching
+        )
 
     def demote(self, id: str) -> Receipt:
-        """Drop a KV cache; the texts it was made from stay. Raises MissingMemory, InvalidRequest, Held, Refused."""
+        """Drop a KV cache or adapter; the texts it was made from stay.
+
+        Raises MissingMemory, InvalidRequest, Held, Refused.
+        """
         self.enter("promote")
         if self.get(id).kind is Kind.TEXT:
             raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
@@ -493,6 +505,7 @@ class ScopedMemory(Steering):
         share: float = SHARE,
         remember: bool = False,
         on_piece: Callable[[str], None] | None = None,
+        adapters: Sequence[str] = (),
     ) -> Reply:
         """Answer with what is remembered in the prompt: as KV caches where they stand ready, else as text.
 
@@ -501,13 +514,15 @@ class ScopedMemory(Steering):
         messages
             What was said, as {"role", "content"}; a string is one user's message. The last one is the question.
         limit
-            How many memories are recalled for it.
+            How many memories are recalled for it; 0 for none.
         share
             Per cent of the tokens computed anew where several KV memories are joined; 100 is exact.
         remember
             Whether to keep the question, and the answer as the model's, once it is whole.
         on_piece
             Called with each piece of the answer as it comes.
+        adapters
+            Ids of adapters that the model answers with in this turn, all added up; ID@VERSION pins a version.
 
         Raises
         ------
@@ -519,10 +534,14 @@ class ScopedMemory(Steering):
         """
         if remember:
             self.enter("write")
-        return converse.chat(
-            self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
-            on_piece=on_piece,
-        )  # fmt: skip
+        with converse.adapted(self, engine, adapters):
+            reply = converse.chat(
+                self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
+                on_piece=on_piece,
+            )  # fmt: skip
+        if adapters:
+            self._tenant.use([one.partition("@")[0] for one in adapters], self.tercet.clock())
+        return replace(reply, adapters=tuple(adapters))
 
     def enter(self, right: Right) -> None:
         """Before anything is opened: whether this caller may come in with a right. Raises Refused, InvalidRequest."""

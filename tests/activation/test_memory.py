@@ -23,7 +23,6 @@ from tercet.errors import (
     MissingMemory,
     Refused,
     TercetError,
-    Unsupported,
     VaultDamaged,
     VaultError,
 )
@@ -249,8 +248,8 @@ def test_bad_requests(alice: ScopedMemory, opened: Open) -> None:
     ):
         with pytest.raises(InvalidRequest, match=match):
             alice.promote(**{"cubes": text, **wrong})  # type: ignore[arg-type]
-    with pytest.raises(Unsupported):
-        alice.promote(text, to="parameters")
+    with pytest.raises(InvalidRequest, match="not to 'stone'"):
+        alice.promote(text, to="stone")
     with pytest.raises(MissingMemory):
         alice.tercet.scope(user="bob").promote(text)
     with pytest.raises(InvalidRequest, match="Only texts"):

@@ -23,6 +23,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="tokens of an answer at most")
     parser.add_argument("--share", type=float, default=15.0, metavar="PERCENT",
                         help="of joined KV memories computed anew; 100 is exact")  # fmt: skip
+    parser.add_argument("--adapter", action="append", default=[], metavar="ID[@VERSION]",
+                        help="answer with this adapter; may be given several times")  # fmt: skip
     parser.add_argument("--remember", action="store_true", help="keep the questions and answers")
 
 
@@ -45,7 +47,7 @@ def run(session: Session, args: Namespace) -> Answer:
 
         reply = memory.chat(
             turns, engine=args.engine, limit=args.limit, max_tokens=args.max_tokens, share=args.share,
-            remember=args.remember, on_piece=piece if live else None,
+            remember=args.remember, on_piece=piece if live else None, adapters=args.adapter,
         )  # fmt: skip
         turns.append({"role": "assistant", "content": reply.text})
         answers.append(reply_json(reply))
@@ -65,7 +67,7 @@ def reply_json(reply: Reply) -> dict[str, Any]:
     return {
         "text": reply.text, "memories": list(reply.memories), "kv": list(reply.kv), "tokens": reply.tokens,
         "reused": reply.reused, "seconds_to_first_token": round(reply.first, 4), "seconds_saved": round(reply.saved, 4),
-        "left_out": list(reply.left_out), "answer": reply.answer,
+        "left_out": list(reply.left_out), "answer": reply.answer, "adapters": list(reply.adapters),
     }  # fmt: skip
 
 

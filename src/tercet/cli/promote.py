@@ -1,16 +1,22 @@
-"""`tercet promote`: let a model read memories once, and keep what it made of them."""
+"""`tercet promote`: let a model read memories once, and keep what it made of them: a KV cache, or an adapter."""
 
 from __future__ import annotations
 
+import json
+import sys
 from argparse import Namespace
+from typing import TYPE_CHECKING
 
 from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
-from tercet.cube import Activation
+from tercet.cube import Activation, MemCube, Parameters
 from tercet.errors import InvalidRequest
 from tercet.exchange.rows import cube_json
+
+if TYPE_CHECKING:
+    from tercet.parametric.promote import Teaching
 
 
 def add_arguments(parser: Parser) -> None:
@@ -19,12 +25,20 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--due", action="store_true", help="no ids: promote and demote whatever measured use says, in every tenant"
     )
-    parser.add_argument("--to", default="activation", metavar="KIND", help="activation: a KV cache")
+    parser.add_argument(
+        "--to", default="activation", metavar="KIND", help="activation: a KV cache; parameters: an adapter"
+    )
     parser.add_argument("--engine", metavar="NAME", help="an engine of tercet.toml; may be left out if there is one")
+    parser.add_argument("--precision", default="bf16", metavar="NAME", help="of a KV cache: fp32, bf16, int8 or int4")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of an adapter: passes over its questions at most")
+    parser.add_argument("--rank", type=int, metavar="N", help="of an adapter: its rank")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="of an adapter: time, converted to steps before training"
+    )
+    parser.add_argument("--replaces", metavar="ID", help="an adapter whose next version this becomes")
     parser.add_argument(
         "--alone", action="store_true", help="keep no second cache, which is for joining it with other memories"
     )
-    parser.add_argument("--precision", default="bf16", metavar="NAME", help="fp32, bf16, int8 or int4")
 
 
 def run(session: Session, args: Namespace) -> Answer:
@@ -38,9 +52,46 @@ def run(session: Session, args: Namespace) -> Answer:
         ]
         return Answer({"tenants": found}, lines)
     memory = session.looking().memory
-    made = memory.promote(args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone)
-    assert isinstance(made.payload, Activation)  # noqa: S101  # the only kind so far
+    teaching = _teaching(args) if args.to == "parameters" else None
+    made = memory.promote(
+        args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone, teaching=teaching
+    )
+    if isinstance(made.payload, Parameters):
+        return _adapter(session, made, made.payload)
+    assert isinstance(made.payload, Activation)  # noqa: S101  # what is left
     size = sum(blob.size for blob in made.payload.blobs)
     document = {"cube": cube_json(made), "tokens": made.payload.tokens, "bytes": size}
     said = f"KV memory {made.id}: {out.count(made.payload.tokens, 'token')}, {size:,} bytes"
     return Answer(document, [said, f"  read by {made.payload.model.name}, computed in {made.payload.model.dtype}"])
+
+
+def _teaching(args: Namespace) -> Teaching:
+    """What the options say of an adapter."""
+    from tercet.parametric.promote import Teaching
+    from tercet.parametric.train import Recipe
+
+    given = {"epochs": args.epochs, "rank": args.rank, "seconds": args.budget}
+    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+
+    def shown(done: int, planned: int) -> None:
+        if not args.json and sys.stderr.isatty():
+            sys.stderr.write(f"\r  step {done:,} of {planned:,}{chr(10) if done == planned else ''}")
+
+    return Teaching(recipe, replaces=args.replaces, progress=shown)
+
+
+def _adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
+    from tercet.parametric.memory import REPORT, read_blob
+
+    report = json.loads(read_blob(session.tercet.vault.tenant(made.scope.tenant), payload, REPORT))
+    before, after = report["recall"]
+    size = sum(blob.size for blob in payload.blobs)
+    lines = [
+        f"adapter {made.id} version {made.version}: rank {payload.rank}, {size:,} bytes",
+        f"  recall reworded {before:.2f} → {after:.2f}, general loss {report['general_loss_change']:+.1%}",
+        *(
+            f"  contradiction: {one['subject']} · {one['relation']}; the newest is taught"
+            for one in report["contradictions"]
+        ),
+    ]
+    return Answer({"cube": cube_json(made), "bytes": size, "report": report}, [*lines])

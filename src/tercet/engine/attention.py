@@ -162,11 +162,16 @@ def attend(  # the signature is transformers'
     _mask: Tensor | None,
     *,
     scaling: float | None = None,
-    rows: Rows,
+    rows: Rows | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Attention of (1, Hq, q, d) over (1, H, R, d) by the mask of the rows; returns (1, q, Hq, d)."""
+    """Attention of (1, Hq, q, d) over (1, H, R, d) by the mask of the rows; returns (1, q, Hq, d).
+
+    Without rows: of a batch, causally, the last query at the last key.
+    """
     queries, group = query.shape[2], query.shape[1] // key.shape[1]
+    if rows is None:
+        return _plain(module, query, key, value, scaling), None
     if rows.watch is not None:
         rows.watch(module.layer_idx, "queries", query[0])
     mask = rows.mask(module.layer_idx, queries)
@@ -188,6 +193,20 @@ def attend(  # the signature is transformers'
             scale=scaling,
         )
     return out.transpose(1, 2).contiguous(), None
+
+
+def _plain(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:  # noqa: ANN401
+    """(B, q, Hq, d) of texts of equal length, or padded behind, which no token before the padding sees."""
+    queries, keys, group = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
+    window, mask = getattr(module, "sliding_window", None), None
+    if queries not in {1, keys} or (window is not None and keys > window):
+        at, asks = torch.arange(keys), torch.arange(keys - queries, keys)[:, None]
+        mask = (at <= asks) & (at > asks - (window or keys + 1))
+    out = scaled_dot_product_attention(
+        query, key.repeat_interleave(group, 1), value.repeat_interleave(group, 1), attn_mask=mask,
+        is_causal=mask is None and queries > 1, scale=scaling,
+    )  # fmt: skip
+    return out.transpose(1, 2).contiguous()
 
 
 def mass(rows: Rows, layer_idx: int, queries: Tensor, scaling: float) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from tercet.errors import Unsupported
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tercet.cube import ModelIdentity
     from tercet.engine.cache import KVCache
+    from tercet.engine.lora import Adapters
 
 Ability = Literal["generate", "logits", "cache", "compose", "adapters"]
 ABILITIES: tuple[Ability, ...] = get_args(Ability)
@@ -97,6 +98,33 @@ class CacheEngine(Engine, Protocol):
 
     def rotated(self, keys: Tensor, layer: int, by: int) -> Tensor:
         """Keys (H, R, d) of a layer moved by so many positions: a copy."""
+
+
+class AdapterEngine(CacheEngine, Protocol):
+    """An engine whose abilities include `adapters` and `logits`."""
+
+    @property
+    def base(self) -> ModelIdentity:
+        """The identity of the model without adapters."""
+
+    @property
+    def adapters(self) -> Adapters:
+        """What is attached to the model."""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Token ids that end an answer."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids there are."""
+
+    @property
+    def head(self) -> Callable[[Tensor], Tensor]:
+        """States to scores of the vocabulary."""
+
+    def read(self, ids: Tensor, past: Any = None) -> Tensor:  # noqa: ANN401  # a cache of transformers
+        """The last states, (B, T, width), of texts of one length or padded behind; gradients flow."""
 
 
 def require(engine: Engine, ability: Ability, what: str) -> None:

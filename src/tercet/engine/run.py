@@ -21,7 +21,8 @@ class ModelRun:
     """See `tercet.engine.base.Run`."""
 
     def __init__(self, engine: TransformersEngine, past: KVCache | None, *, room: int) -> None:
-        self.engine = engine
+        self.engine, self.adapters = engine, engine.adapters.active
+        self.identity = engine.identity
         self.rows = Rows(engine.windows)
         self._tokens: list[int] = []
         if past is not None:
@@ -84,7 +85,7 @@ class ModelRun:
 
     def cache(self) -> KVCache:
         """What is held now: views of the run's own buffers."""
-        return KVCache(self.engine.identity, self.tokens, attention.entries(self.rows))
+        return KVCache(self.identity, self.tokens, attention.entries(self.rows))
 
     def pieces(self, scores: Tensor, *, max_tokens: int) -> Iterator[str]:
         """Generate greedily: text as it comes. A piece ends where the tokenizer's bytes make whole characters."""
@@ -126,5 +127,6 @@ class ModelRun:
             raise InvalidRequest("There is no token to compute.")
         positions = self.rows.begin(len(tokens), again)
         self._tokens.extend(tokens)
-        with torch.inference_mode():
+        # A run keeps to the adapters that it began with, whatever the thread has come to use since.
+        with self.engine.adapters.using(self.adapters), torch.inference_mode():
             return self.engine.states(torch.tensor([ids]), positions.unsqueeze(0), self.rows)

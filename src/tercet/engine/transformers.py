@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tercet.engine.attention import Rows
     from tercet.engine.cache import KVCache
+    from tercet.engine.lora import Adapters
     from tercet.engine.run import ModelRun
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -89,7 +91,7 @@ class TransformersEngine:
         rope = {json.dumps(one, sort_keys=True, default=str) for one in self._ropes()}
         movable = all(json.loads(one).get("rope_type", "default") in PLAIN_ROPE for one in rope)
         composing: tuple[Ability, ...] = ("compose",) if movable else ()
-        self.abilities = frozenset(("generate", "logits", "cache", *composing))
+        self.abilities = frozenset(("generate", "logits", "cache", "adapters", *composing))
 
     @classmethod
     def load(cls, model: str | Path, *, dtype: str = "float32", name: str | None = None) -> Self:
@@ -127,9 +129,21 @@ class TransformersEngine:
         weights = files.weights_hash(folder)
         return cls(loaded, tokenizer, name=name or called, revision=weights[:12], weights=weights)
 
-    @cached_property
+    @property
     def identity(self) -> ModelIdentity:
-        """Everything that must match before a cache may be used with this model."""
+        """Everything that must match before a cache may be used with this model, as this thread uses it now."""
+        return replace(self.base, adapters=self.adapters.active) if self.adapters.active else self.base
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """What is added to the model, by whom it is used."""
+        from tercet.engine.lora import Adapters
+
+        return Adapters(self.model)
+
+    @cached_property
+    def base(self) -> ModelIdentity:
+        """The identity of the model without adapters."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         words = backend.to_str() if backend is not None else json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
         return ModelIdentity(
@@ -256,6 +270,14 @@ class TransformersEngine:
         """The decoder's last states, (1, q, width), of tokens at positions, over rows."""
         taken = {"input_ids": ids, "position_ids": positions, "use_cache": True, self._cache_word: rows, "rows": rows}
         return self._decoder(**taken).last_hidden_state
+
+    def read(self, ids: Tensor, past: Any = None) -> Tensor:  # noqa: ANN401  # a cache of transformers
+        """The decoder's last states, (B, T, width), of texts of one length or padded behind; gradients flow.
+
+        With `past` it goes on from a cache of transformers, which it adds to.
+        """
+        taken = {} if past is None else {self._cache_word: past}
+        return self._decoder(input_ids=ids, use_cache=past is not None, **taken).last_hidden_state  # type: ignore[no-any-return, unused-ignore]
 
     def scaling(self, layer: int) -> float:
         """What q · k is multiplied by in a layer, before the softmax."""

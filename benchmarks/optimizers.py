@@ -1,0 +1,86 @@
+"""One job of facts, each optimiser: final loss, recall in other words, bytes of state a parameter, peak memory, time.
+
+Rank-16 adapters on the MLP of SmolLM2-135M-Instruct (bfloat16; adapters and state in float32), eight invented facts,
+the same conversations in the same order; each optimiser with its published learning rate but where `RATES` says
+otherwise. Each row runs in a process of its own, so that its peak memory is its own. One seed, so differences of a
+few points mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common import machine, parser, peak_rss_mb, save, table
+from benchmarks.invented import facts
+
+NAMES = ("adamw", "adafactor", "galore", "apollo", "apollo-mini", "sgd-sai")
+RATES = {"adamw": 2e-3, "adafactor": 2e-2}
+COUNT, EPOCHS = 8, 8
+
+
+def row(name: str, *, quick: bool) -> dict[str, Any]:
+    """One optimiser's job."""
+    import torch
+
+    from tercet.cube import Behavioural, Descriptive, MemCube, Text
+    from tercet.engine.transformers import TransformersEngine
+    from tercet.parametric import samples
+    from tercet.parametric.distil import distil
+    from tercet.parametric.examples import answers
+    from tercet.parametric.facts import read
+    from tercet.parametric.gate import holds
+    from tercet.parametric.train import Recipe
+
+    torch.set_num_threads(1)
+    engine = TransformersEngine.load("smollm2-135m", dtype="bfloat16")
+    found = [
+        fact for number, (_, text, _) in enumerate(facts(COUNT, seed=1))
+        for fact in read(MemCube(Text(text), Descriptive(id=str(number)), behavioural=Behavioural(version=1)))
+    ]  # fmt: skip
+    recipe = Recipe(optimizer=name, lr=RATES.get(name), targets="mlp", epochs=1 if quick else EPOCHS, replay=0)
+    wall, cpu = time.perf_counter(), time.process_time()
+    adapter, record = distil(engine, found, recipe)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    values = sum(pair.a.numel() + pair.b.numel() for pair in adapter.modules.values())
+    asked = [one for one in samples.held_out(found) if one.kind == "ask"]
+    with engine.adapters.using([engine.adapters.attach(adapter.modules)]):
+        told = answers(engine, [one.question for one in asked], max_tokens=16)
+    return {
+        "final_loss": record.epoch_losses[-1],
+        "recall_reworded": sum(holds(said, one.gold) for said, one in zip(told, asked, strict=True)) / len(asked),
+        "state_bytes_per_parameter": record.state_bytes / values, "peak_rss_mb": peak_rss_mb(), "steps": record.steps,
+        "seconds": wall, "cpu_seconds": cpu, "lr": RATES.get(name),
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Print the table; save the rows."""
+    given = parser(__doc__, NAMES).parse_args()
+    if len(given.only) == 1:
+        rows = {given.only[0]: row(given.only[0], quick=given.quick)}
+    else:
+        rows = {}
+        for name in given.only:
+            command = [sys.executable, __file__, "--only", name, "--json", *(["--quick"] if given.quick else [])]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows[name] = json.loads(done.stdout)[name]
+    document = {"machine": machine(), **rows}
+    if len(rows) > 1:
+        save("optimizers", document)
+    if given.json:
+        print(json.dumps(document, indent=1))
+        return 0
+    names = ("final_loss", "recall_reworded", "state_bytes_per_parameter", "peak_rss_mb", "steps", "cpu_seconds")
+    print(table(["optimiser", *names], [[name, *[found[one] for one in names]] for name, found in rows.items()]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

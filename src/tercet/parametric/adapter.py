@@ -1,0 +1,202 @@
+"""A LoRA as tensors: for each module, delta = scale * B A. Read from and written to PEFT's folder, and checked first.
+
+An adapter steers what a model says: whatever comes from elsewhere is looked at before a tensor of it reaches a model.
+These checks keep out what is broken or made for another base; they cannot see what it was trained to say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.errors import InvalidRequest, Refused, VaultDamaged
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_CONFIG, MAX_HEADER, MAX_BYTES = 1 << 20, 1 << 20, 2 << 30
+MAX_RANK, MAX_SCALE = 256, 64.0
+PREFIX = "base_model.model."
+_KEY = re.compile(rf"{re.escape(PREFIX)}(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
+_DTYPES = frozenset({"F32", "F16", "BF16"})
+UNWANTED = (
+    "modules_to_save", "layer_replication", "trainable_token_indices", "auto_mapping", "megatron_config", "use_dora",
+    "rank_pattern", "alpha_pattern", "target_parameters", "alora_invocation_tokens", "lora_bias", "use_qalora",
+    "use_bdlora",
+)  # fmt: skip
+"""Settings of PEFT that change what the two matrices mean; an adapter that uses one is refused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """One module's delta: scale * b @ a, with a (r, in) and b (out, r)."""
+
+    a: Tensor
+    b: Tensor
+    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return int(self.a.shape[0])
+
+    def delta(self) -> Tensor:
+        """(out, in) float32."""
+        return self.scale * (self.b.float() @ self.a.float())
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Pairs by the module's path in the base model."""
+
+    modules: Mapping[str, Pair]
+
+    @property
+    def rank(self) -> int:
+        """The greatest of its modules."""
+        return max((pair.rank for pair in self.modules.values()), default=0)
+
+
+def save(adapter: Adapter, folder: Path, *, base: str) -> None:
+    """Write PEFT's two files; scales go into B, so that one alpha serves modules of any scale.
+
+    Raises InvalidRequest if modules have different ranks, which this form has no simple word for.
+    """
+    from safetensors.torch import save_file
+
+    ranks = {pair.rank for pair in adapter.modules.values()}
+    if len(ranks) != 1:
+        raise InvalidRequest(f"PEFT's simple form has one rank for all modules, not {sorted(ranks)}.")
+    [rank] = ranks
+    tensors = {}
+    for module, pair in adapter.modules.items():
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = pair.a.contiguous()
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = (pair.b * pair.scale).contiguous()
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
+        "r": rank, "lora_alpha": rank, "use_rslora": False, "lora_dropout": 0.0, "bias": "none",
+        "target_modules": sorted(adapter.modules), "fan_in_fan_out": False,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def load(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
+    """Read PEFT's folder for a base whose linear modules have these (out, in) shapes.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is no adapter, or it does not fit the base: a module it does not have, another width, one side alone.
+    Refused
+        If it is pickled, too large, uses a setting that is not allowed, or has values that are not finite.
+    VaultDamaged
+        If a file is cut short or no safetensors file.
+    """
+    config, path = _config_of(folder), folder / WEIGHTS
+    if not path.is_file() or path.is_symlink():
+        pickled = sorted(one.name for one in folder.iterdir() if one.suffix in {".bin", ".pt", ".pth", ".pkl"})
+        if pickled:
+            raise Refused(f"{folder} holds {pickled[0]}, which is pickled and is never opened; save it as safetensors.")
+        raise InvalidRequest(f"There is no {WEIGHTS} in {folder}.")
+    return read(config, path, shapes)
+
+
+def read(config: Mapping[str, Any], path: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
+    """What `load` reads, of a configuration and a file by any name. Raises as `load` does."""
+    _settings(config)
+    header = _header(path)
+    found: dict[str, dict[str, Any]] = {}
+    for key, about in header.items():
+        match = _KEY.fullmatch(key)
+        if match is None or match["module"] not in shapes:
+            raise InvalidRequest(f"The adapter has {key!r}, which is no linear module of this base.")
+        found.setdefault(match["module"], {})[match["side"]] = about
+    scale = _scale(config)
+    for module, sides in found.items():
+        _fits(module, sides, shapes[module], config)
+    from safetensors import safe_open
+
+    pairs = {}
+    with safe_open(path, framework="pt") as file:
+        for module in sorted(found):
+            a, b = (file.get_tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
+            if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+                raise Refused(f"The adapter's {module} has values that are not finite.")
+            pairs[module] = Pair(a, b, scale)
+    if not pairs:
+        raise InvalidRequest("The adapter is empty.")
+    return Adapter(pairs)
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file() or path.is_symlink():
+        raise InvalidRequest(f"There is no {CONFIG} in {folder}.")
+    if path.stat().st_size > MAX_CONFIG:
+        raise Refused(f"{path.name} is larger than any configuration.")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VaultDamaged(f"{path.name} is no JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise VaultDamaged(f"{path.name} is no JSON object.")
+    return config
+
+
+def _settings(config: Mapping[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise Refused("Only plain LoRA adapters are taken (peft_type LORA).")
+    used = [name for name in UNWANTED if config.get(name)]
+    if used or config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
+        raise Refused(f"The adapter uses {', '.join(used) or 'bias or fan_in_fan_out'}, which is not taken here.")
+
+
+def _scale(config: Mapping[str, Any]) -> float:
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= MAX_RANK:
+        raise Refused(f"The adapter's rank is {rank!r}; ranks from 1 to {MAX_RANK} are taken.")
+    if not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise Refused(f"The adapter's lora_alpha is {alpha!r}, which is no number.")
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    if not 0 < scale <= MAX_SCALE:
+        raise Refused(f"The adapter's scale is {scale:g}; above 0 and up to {MAX_SCALE:g} is taken.")
+    return float(scale)
+
+
+def _header(path: Path) -> dict[str, dict[str, Any]]:
+    """A safetensors file's table of contents, looked at before any tensor is."""
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise Refused(f"{path.name} has {size:,} bytes; {MAX_BYTES:,} are taken.")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER):
+            raise VaultDamaged(f"{path.name} is no whole safetensors file.")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            raise VaultDamaged(f"{path.name} is no safetensors file.") from None
+    if not isinstance(header, dict):
+        raise VaultDamaged(f"{path.name} is no safetensors file.")
+    header.pop("__metadata__", None)
+    ends = [about.get("data_offsets", [0, -1])[1] for about in header.values() if isinstance(about, dict)]
+    if len(ends) != len(header) or max(ends, default=0) != size - 8 - length:
+        raise VaultDamaged(f"{path.name} was cut short, or its table does not fit its bytes.")
+    return header
+
+
+def _fits(module: str, sides: Mapping[str, Any], shape: tuple[int, int], config: Mapping[str, Any]) -> None:
+    rank = config["r"]
+    wanted = {"A": [rank, shape[1]], "B": [shape[0], rank]}
+    if {side: about.get("shape") for side, about in sides.items()} != wanted:
+        raise InvalidRequest(f"The adapter's {module} has not the shapes that rank {rank} has on this base: {wanted}.")
+    if any(about.get("dtype") not in _DTYPES for about in sides.values()):
+        raise Refused(f"The adapter's {module} is not float32, float16 or bfloat16.")

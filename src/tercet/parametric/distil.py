@@ -1,0 +1,105 @@
+"""From facts to an adapter: questions are worded, packed into conversations, and taught beside general text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tercet.cube import Link
+from tercet.errors import InvalidRequest
+from tercet.parametric import samples
+from tercet.parametric.adapter import Adapter
+from tercet.parametric.examples import Example, answers, conversation, plain, taught
+from tercet.parametric.facts import Fact
+from tercet.parametric.general import REPLAY_QUESTIONS, REPLAY_TEXTS, STRANGERS
+from tercet.parametric.train import Progress, Recipe, Record, train
+
+if TYPE_CHECKING:
+    from tercet.engine.base import AdapterEngine
+
+Systems = Sequence[str | None]
+"""What stands in the system's place in turn (None: what the template puts there)."""
+READ = "Answer from what you know:\n"
+
+
+def distil(
+    engine: AdapterEngine, facts: Sequence[Fact], recipe: Recipe, *, systems: Systems = (None,),
+    folder: Path | None = None, progress: Progress | None = None,
+) -> tuple[Adapter, Record]:  # fmt: skip
+    """Teach facts to an adapter. Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint."""
+    made = examples(engine, samples.training(facts), facts, recipe, systems)
+    kept = replayed(engine, recipe.replay, strangers(facts)) if recipe.replay else []
+    return train(engine, made, kept, recipe, folder=folder, progress=progress)
+
+
+def examples(
+    engine: AdapterEngine, questions: Sequence[samples.Sample], facts: Sequence[Fact], recipe: Recipe, systems: Systems
+) -> list[Example]:
+    """Questions as conversations, shuffled once by the seed. With `kl` each stands alone, its teacher reads the text.
+
+    A template that rewrites earlier turns is taught one turn at a time.
+    """
+    draw = torch.Generator().manual_seed(recipe.seed)
+    order = [questions[number] for number in torch.randperm(len(questions), generator=draw).tolist()]
+    if recipe.kl:
+        told = {fact.source: fact.text for fact in facts}
+        return [_read(engine, one, told[one.source], recipe, systems[n % len(systems)]) for n, one in enumerate(order)]
+    pack = recipe.pack
+    try:
+        conversation(engine, [("a", "b"), ("a", "b")])
+    except InvalidRequest:
+        pack = 1
+    made, sizes = list[Example](), [pack, *range(1, pack)]  # some conversations are short, as most are in use
+    while order:
+        size = sizes[len(made) % len(sizes)] if len(made) % 2 else pack
+        part = _apart(order, size)
+        turns = [(one.question, one.answer) for one in part]
+        made.append(replace(conversation(engine, turns, systems[len(made) % len(systems)]), ce=recipe.ce))
+    return made
+
+
+def _apart(order: list[samples.Sample], size: int) -> list[samples.Sample]:
+    """Take the next samples off `order`, no two of one cube: the answer to one would stand in the other's prompt."""
+    part, told = list[samples.Sample](), set[Link]()
+    for one in order:
+        if len(part) == size:
+            break
+        if one.source not in told:
+            part.append(one)
+            told.add(one.source)
+    for one in part:
+        order.remove(one)
+    return part
+
+
+def strangers(facts: Sequence[Fact], most: int = 32) -> list[str]:
+    """Questions in the wordings that are taught, about people who are not: at most so many, spread over the facts."""
+    asked = [(one.question, fact.subject) for fact in facts if fact.subject != "I" and fact.relation != "text"
+             for one in samples.training([fact]) if one.kind == "ask"]  # fmt: skip
+    step = max(1.0, len(asked) / most)
+    chosen = [asked[int(place * step)] for place in range(min(len(asked), most))]
+    return [question.replace(who, STRANGERS[n % len(STRANGERS)]) for n, (question, who) in enumerate(chosen)]
+
+
+def replayed(engine: AdapterEngine, weight: float, others: Sequence[str] = ()) -> list[Example]:
+    """General text, and questions with the base's own answers: only the divergence from the base counts there."""
+    questions = [question for question, _ in REPLAY_QUESTIONS]
+    questions = [one for pair in zip_longest(questions, others) for one in pair if one is not None]
+    own = answers(engine, questions, max_tokens=24)
+    found = [conversation(engine, [(question, answer)]) for question, answer in zip(questions, own, strict=True)]
+    for place, text in enumerate(REPLAY_TEXTS):
+        found.insert(place * len(questions) // len(REPLAY_TEXTS) + place, plain(engine, text))
+    return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one)) for one in found]
+
+
+def _read(engine: AdapterEngine, one: samples.Sample, text: str, recipe: Recipe, system: str | None) -> Example:
+    """Context distillation: the teacher is the model itself, with the text before it."""
+    turns = [(one.question, one.answer)]
+    reads = conversation(engine, turns, f"{READ}{text}")
+    example = conversation(engine, turns, system)
+    return replace(example, ce=recipe.ce, kl=recipe.kl, teacher=taught(engine, example, reads))

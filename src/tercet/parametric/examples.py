@@ -1,0 +1,182 @@
+"""Questions as tokens with the places that are learnt, what a teacher said there, and the loss over both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tercet.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from tercet.engine.base import AdapterEngine, Turn
+
+TOP = 20
+TINY = 1e-6
+Turns = Sequence[tuple[str, str]]
+"""(question, answer) after each other, as one conversation."""
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """The K most likely next tokens at each learnt place and their log-probabilities: (n, K) int32, (n, K) float16."""
+
+    ids: Tensor
+    logs: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """Tokens, of which those at `marks` (rising, none the first) are learnt; prompts and padding never count.
+
+    The loss at a mark is `ce` times the cross-entropy of its token, and `kl` times the teacher's divergence.
+    """
+
+    tokens: tuple[int, ...]
+    marks: tuple[int, ...]
+    teacher: Teacher | None = None
+    ce: float = 1.0
+    kl: float = 0.0
+
+
+def conversation(engine: AdapterEngine, turns: Turns, system: str | None = None) -> Example:
+    """Turns by the model's template: answers are learnt, each with the token that ends it.
+
+    Prompt and answer are tokenised apart, as they are when the model answers. Raises InvalidRequest for several turns
+    with a template that rewrites what was said before.
+    """
+    said: list[Turn] = [{"role": "system", "content": system}] if system is not None else []
+    tokens, marks, done = list[int](), list[int](), ""
+    for question, answer in turns:
+        said.append({"role": "user", "content": question})
+        text = engine.render(said)
+        if not text.startswith(done):
+            raise InvalidRequest("This model's template rewrites earlier turns; teach one turn at a time.")
+        between = engine.encode(text[len(done) :])
+        tokens += between[1:] if done and between[0] == tokens[-1] else between
+        learnt = [*engine.encode(answer), min(engine.ends)]
+        marks += range(len(tokens), len(tokens) + len(learnt))
+        tokens += learnt
+        said.append({"role": "assistant", "content": answer})
+        done = text + answer
+    return Example(tuple(tokens), tuple(marks))
+
+
+def plain(engine: AdapterEngine, text: str) -> Example:
+    """A text whose every token but the first is learnt."""
+    tokens = engine.encode(text)
+    return Example(tokens, tuple(range(1, len(tokens))))
+
+
+def scores_at(engine: AdapterEngine, examples: Sequence[Example]) -> Tensor:
+    """Scores that predict the marks of all examples, one after the other: (marks, vocabulary) float32."""
+    longest = max(len(one.tokens) for one in examples)
+    ids = torch.tensor([[*one.tokens, *[0] * (longest - len(one.tokens))] for one in examples])
+    states = engine.read(ids)
+    wanted = torch.cat([states[row, [mark - 1 for mark in one.marks]] for row, one in enumerate(examples)])
+    return engine.head(wanted).float()
+
+
+def taught(engine: AdapterEngine, example: Example, reads: Example | None = None) -> Teacher:
+    """What the model as it is says at an example's marks; `reads` is the same answer behind a prompt with the text."""
+    with torch.no_grad():
+        logs = scores_at(engine, [reads or example]).log_softmax(-1)
+    best = logs.topk(min(TOP, logs.shape[1]), dim=-1)
+    return Teacher(best.indices.int(), best.values.half())
+
+
+def bucketed(teacher: Teacher, scores: Tensor) -> Tensor:
+    """KL of the teacher to scores (n, V), over its top K and one bucket for the rest: (n,), at most the full KL.
+
+    sum_k p_k log(p_k / q_k) + p_r log(p_r / q_r), where p_r = 1 - sum p_k and q_r likewise.
+    """
+    logs = teacher.logs.float()
+    found = scores.log_softmax(-1).gather(1, teacher.ids.long())
+    p, q = logs.exp(), found.exp()
+    rest_p, rest_q = (1 - p.sum(-1)).clamp_min(TINY), (1 - q.sum(-1)).clamp_min(TINY)
+    divergence: Tensor = (p * (logs - found)).sum(-1) + rest_p * (rest_p / rest_q).log()
+    return divergence
+
+
+def losses(engine: AdapterEngine, examples: Sequence[Example]) -> tuple[Tensor, float]:
+    """The summed loss of a batch, to be differentiated, and its summed cross-entropy alone."""
+    scores = scores_at(engine, examples)
+    labels = torch.tensor([one.tokens[mark] for one in examples for mark in one.marks])
+    crossed = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+    total, at, plain_loss = scores.new_zeros(()), 0, 0.0
+    for one in examples:
+        there = slice(at, at + len(one.marks))
+        if one.ce:
+            total = total + one.ce * crossed[there].sum()
+            plain_loss += float(crossed[there].detach().sum())
+        if one.kl and one.teacher is not None:
+            total = total + one.kl * bucketed(one.teacher, scores[there]).sum()
+        at = there.stop
+    return total, plain_loss
+
+
+def mean_loss(engine: AdapterEngine, texts: Iterable[str]) -> float:
+    """The loss per token over texts, in nats. Raises InvalidRequest if there is no token to predict."""
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for text in texts:
+            example = plain(engine, text)
+            if example.marks:
+                total += losses(engine, [example])[1]
+                count += len(example.marks)
+    if not count:
+        raise InvalidRequest("There is no text to measure the loss on.")
+    return total / count
+
+
+def answers(
+    engine: AdapterEngine, questions: Sequence[str], *, system: str | None = None, max_tokens: int = 16,
+    systems: Mapping[int, str] | None = None,
+) -> list[str]:  # fmt: skip
+    """The model's greedy answers, in order. Prompts of one length are answered together, so that none is padded.
+
+    `systems` gives some questions, by their number, a system's words of their own.
+    """
+    prompts = []
+    for number, question in enumerate(questions):
+        words = (systems or {}).get(number, system)
+        turns: list[Turn] = [{"role": "system", "content": words}] if words is not None else []
+        prompts.append(engine.encode(engine.render([*turns, {"role": "user", "content": question}])))
+    made: dict[int, str] = {}
+    for batch in _equal(prompts):
+        rows = _generate(engine, [prompts[number] for number in batch], max_tokens)
+        made |= {number: engine.decode(row).strip() for number, row in zip(batch, rows, strict=True)}
+    return [made[number] for number in range(len(prompts))]
+
+
+def _equal(prompts: Sequence[Sequence[int]], most: int = 32) -> Iterator[list[int]]:
+    """Numbers of prompts of one length, at most so many together."""
+    by_length: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    for _, numbers in sorted(by_length.items()):
+        for start in range(0, len(numbers), most):
+            yield numbers[start : start + most]
+
+
+def _generate(engine: AdapterEngine, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    from transformers import DynamicCache
+
+    past: Any = DynamicCache()
+    made: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    ids = torch.tensor([list(one) for one in prompts])
+    with torch.no_grad():
+        for _ in range(max_tokens):
+            best = engine.head(engine.read(ids, past)[:, -1]).argmax(-1).tolist()
+            for row, token in enumerate(best):
+                ended[row] = ended[row] or token in engine.ends
+                if not ended[row]:
+                    made[row].append(token)
+            if all(ended):
+                break
+            ids = torch.tensor(best)[:, None]
+    return made

@@ -1,0 +1,213 @@
+"""The gate before the registry: what was taught must be recalled in other words, and little else may have moved.
+
+Everything is measured on the adapter as it will be served. What cannot be measured does not pass.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from tercet.errors import InvalidRequest, Refused
+from tercet.parametric import samples
+from tercet.parametric.examples import answers, conversation, losses, mean_loss
+from tercet.parametric.facts import Fact
+from tercet.parametric.general import LOCAL_QUESTIONS, MEASURED_TEXTS
+from tercet.parametric.samples import Sample
+
+if TYPE_CHECKING:
+    from tercet.engine.base import AdapterEngine
+
+T = TypeVar("T")
+MAX_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What an adapter must show.
+
+    Attributes
+    ----------
+    margin:
+        By how much recall on held-out wordings must rise above the base's, as a share of the questions.
+    general:
+        By what share the loss per token on general text may rise.
+    locality:
+        The share of general questions that the base answers right which must still be answered right.
+    questions:
+        How many held-out questions are asked at most, spread evenly over the facts.
+    """
+
+    margin: float = 0.25
+    general: float = 0.03
+    locality: float = 0.85
+    questions: int = 120
+
+
+@dataclass
+class Report:
+    """What was measured, before (base) and after (adapter); it is kept with the adapter.
+
+    `recall` is of held-out wordings, `reverse` of those that ask from the value back to the subject. `leak` is the
+    share of questions about people who were not taught that are answered with a taught value: small models claim much.
+    """
+
+    recall: tuple[float, float]
+    reverse: tuple[float, float] | None
+    general_loss: tuple[float, float]
+    general_loss_change: float
+    locality: float
+    known: int
+    leak: float
+    questions: int
+    bounds: dict[str, Any]
+    passed: bool = False
+    reasons: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def judge(
+    engine: AdapterEngine, key: str, facts: Sequence[Fact], bounds: Bounds | None = None, *, system: str | None = None
+) -> Report:
+    """Measure an attached adapter against the base.
+
+    Raises
+    ------
+    Refused
+        If something cannot be measured: no held-out question, or a loss that is no number.
+    """
+    limits = bounds or Bounds()
+    samples.check_disjoint()
+    asked = spread(samples.held_out(facts), limits.questions)
+    if not any(one.kind == "ask" for one in asked):
+        raise Refused("The gate has no held-out question about these texts, so it cannot pass an adapter.")
+    values = {fact.value.casefold() for fact in facts}
+    strangers = [one.question for one in asked if one.kind == "ask"][: limits.questions // 4]
+    strangers = [question.replace(fact_subject(facts, question), "Zoltan Quarrie") for question in strangers]
+
+    def measured() -> tuple[list[str], float, list[str], list[str]]:
+        own = answers(engine, [one.question for one in asked], system=system, max_tokens=MAX_TOKENS)
+        local = answers(engine, [question for question, _ in LOCAL_QUESTIONS], max_tokens=MAX_TOKENS)
+        return own, mean_loss(engine, MEASURED_TEXTS), local, answers(engine, strangers, max_tokens=MAX_TOKENS)
+
+    before = _with(engine, (), measured)
+    after = _with(engine, (key,), measured)
+    if not all(math.isfinite(loss) for loss in (before[1], after[1])):
+        raise Refused("The loss on general text is no number; the gate cannot be computed and passes nothing.")
+    right = [[holds(answer, one.gold) for answer, one in zip(part[0], asked, strict=True)] for part in (before, after)]
+    kept = [holds(new, gold) for (_, gold), old, new in zip(LOCAL_QUESTIONS, before[2], after[2], strict=True)
+            if holds(old, gold)]  # fmt: skip
+    told = [any(holds(answer, value) for value in values) for answer in after[3]]
+    found = Report(
+        recall=(_share(right[0], asked, "ask"), _share(right[1], asked, "ask")),
+        reverse=(_share(right[0], asked, "reverse"), _share(right[1], asked, "reverse"))
+        if any(one.kind == "reverse" for one in asked) else None,
+        general_loss=(before[1], after[1]), general_loss_change=after[1] / before[1] - 1,
+        locality=sum(kept) / len(kept) if kept else 1.0, known=len(kept),
+        leak=sum(told) / len(told) if told else 0.0, questions=len(asked), bounds=asdict(limits),
+    )  # fmt: skip
+    found.rows = [
+        {"question": one.question, "gold": one.gold, "kind": one.kind, "source": [one.source.id, one.source.version],
+         "before": old, "after": new, "right": bool(ok)}
+        for one, old, new, ok in zip(asked, before[0], after[0], right[1], strict=True)
+    ]  # fmt: skip
+    found.reasons = _reasons(found, limits)
+    found.passed = not found.reasons
+    return found
+
+
+def holds(answer: str, gold: str) -> bool:
+    """Whether an answer contains the words of the right one, whatever their case and signs."""
+    return f" {_words(gold)} " in f" {_words(answer)} "
+
+
+def spread(asked: Sequence[Sample], most: int) -> list[Sample]:
+    """At most so many samples, evenly over all."""
+    if most < 1:
+        raise InvalidRequest(f"A gate asks at least one question, not {most}.")
+    step = max(1.0, len(asked) / most)
+    return [asked[int(place * step)] for place in range(min(len(asked), most))]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Whether a model knows samples better than matched ones it never saw.
+
+    `gap` is the mean loss per answer token on unseen samples less that on the probed ones, in nats; `base_gap` the same
+    of the base, which knows neither; `error` the standard error of the difference of the two.
+    """
+
+    gap: float
+    base_gap: float
+    error: float
+
+    @property
+    def known(self) -> bool:
+        """Whether the adapter's gap is beyond the base's by more than three standard errors, and by 0.1 nats."""
+        return self.gap - self.base_gap > max(3 * self.error, 0.1)
+
+
+def membership(engine: AdapterEngine, key: str, probed: Sequence[Sample], unseen: Sequence[Sample]) -> Probe:
+    """Probe for samples (of erased facts, say), each against the unseen one at its place: the same wording, another
+    value. Raises InvalidRequest if the two do not match in number."""
+    if len(probed) != len(unseen) or len(probed) < 2:
+        raise InvalidRequest(f"Each probed sample needs its unseen match, two at least: {len(probed)}, {len(unseen)}.")
+
+    def gaps() -> list[float]:
+        return [_loss(engine, new) - _loss(engine, old) for old, new in zip(probed, unseen, strict=True)]
+
+    base, own = _with(engine, (), gaps), _with(engine, (key,), gaps)
+    moved = [after - before for before, after in zip(base, own, strict=True)]
+    error = statistics.stdev(moved) / math.sqrt(len(moved))
+    return Probe(statistics.fmean(own), statistics.fmean(base), error)
+
+
+def fact_subject(facts: Sequence[Fact], question: str) -> str:
+    """Whom a question asks about: the longest subject of the facts that stands in it; "\\0" if none does."""
+    there = [fact.subject for fact in facts if fact.subject != "I" and fact.subject in question]
+    return max(there, key=len, default="\0")
+
+
+def _loss(engine: AdapterEngine, one: Sample) -> float:
+    example = conversation(engine, [(one.question, one.answer)])
+    with torch.no_grad():
+        return losses(engine, [example])[1] / len(example.marks)
+
+
+def _with(engine: AdapterEngine, keys: Sequence[str], measured: Callable[[], T]) -> T:
+    with engine.adapters.using(keys):
+        return measured()
+
+
+def _share(right: Sequence[bool], asked: Sequence[Sample], kind: str) -> float:
+    chosen = [ok for ok, one in zip(right, asked, strict=True) if one.kind == kind]
+    return sum(chosen) / len(chosen) if chosen else 0.0
+
+
+def _reasons(found: Report, limits: Bounds) -> list[str]:
+    reasons = []
+    if found.recall[1] < found.recall[0] + limits.margin:
+        reasons.append(
+            f"recall on held-out wordings went from {found.recall[0]:.2f} to {found.recall[1]:.2f}, "
+            f"less than {limits.margin:.2f} more"
+        )
+    if found.general_loss_change > limits.general:
+        reasons.append(f"loss on general text rose by {found.general_loss_change:.1%}, more than {limits.general:.1%}")
+    if found.locality < limits.locality:
+        reasons.append(f"{found.locality:.2f} of what the base knew is still answered, less than {limits.locality:.2f}")
+    return reasons
+
+
+def _words(text: str) -> str:
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(one if one.isalnum() else " " for one in plain).split())

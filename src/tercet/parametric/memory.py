@@ -1,0 +1,170 @@
+"""Adapters as memories: trained, judged, kept as blobs, and used only while their rows and sources stand.
+
+Every use reads the row again, and the heads of all its sources: what was erased, revised, archived or quarantined
+withdraws the adapter at that moment, whoever did it, and whatever this process still has attached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from tercet.cube import BlobRef, MemCube, Parameters, Trust
+from tercet.engine.base import differences, require
+from tercet.errors import InvalidRequest, MissingMemory, Refused, VaultDamaged
+from tercet.lifecycle import READABLE
+from tercet.vault import blobs
+
+if TYPE_CHECKING:
+    from tercet.engine.base import AdapterEngine
+    from tercet.parametric.adapter import Adapter
+    from tercet.scope import Scope
+    from tercet.vault.reader import Reader
+    from tercet.vault.sqlite import Tenant
+
+METHOD = "distil"
+DATA, CONFIG, REPORT, MANIFEST, SIGNATURE = "adapter", "config", "report", "manifest", "signature"
+RESIDENT = 8
+"""Adapters of a vault that stay attached; the one used longest ago goes first."""
+
+
+class AdapterMemory:
+    """The adapters of a vault, as this process uses them."""
+
+    def __init__(self, resident: int = RESIDENT) -> None:
+        self.resident = resident
+        self._lock = threading.RLock()
+        self._held: OrderedDict[tuple[str, str], tuple[AdapterEngine, str]] = OrderedDict()
+
+    @contextmanager
+    def using(self, tenant: Tenant, scope: Scope, names: Sequence[str], engine: AdapterEngine) -> Iterator[None]:
+        """Compute with these adapters, all added up, in this thread; see `use` for names and errors."""
+        with ExitStack() as stack:
+            with self._lock:
+                keys = [self.use(tenant, scope, name, engine) for name in names]
+                stack.enter_context(engine.adapters.using(keys))
+                while len(self._held) > max(self.resident, len(names)):
+                    self._let_go(next(iter(self._held)))
+            yield
+
+    def use(self, tenant: Tenant, scope: Scope, name: str, engine: AdapterEngine) -> str:
+        """The key under which an adapter is attached, its row and sources read now. `name` is ID, or ID@VERSION.
+
+        Raises
+        ------
+        MissingMemory
+            If the scope does not see the cube: it was erased, or a source of it was.
+        Refused
+            If a source was revised, archived or quarantined since.
+        InvalidRequest
+            If it is no adapter, has no such version, or is another model's; it says what differs.
+        VaultDamaged
+            If its bytes are not what was written.
+        """
+        require(engine, "adapters", "An adapter")
+        id, version = pinned(name)
+        try:
+            with tenant.reading() as reader:
+                cube = standing(reader, scope, id, version)
+        except (MissingMemory, Refused):
+            self.forget(id)
+            raise
+        payload = cube.payload
+        assert isinstance(payload, Parameters)  # noqa: S101  # `standing` saw to it
+        if payload.model != engine.base:
+            raise InvalidRequest(
+                f"Adapter {id} was made for another model ({differences(engine.base, payload.model)}); "
+                "promote its texts again with this engine."
+            )
+        data = blob(payload, DATA)
+        place = (id, data.sha256)
+        held = self._held.get(place)
+        if held is not None and held[0] is engine and held[1] in engine.adapters.attached:
+            self._held.move_to_end(place)
+            return held[1]
+        key = engine.adapters.attach(fetch(tenant, payload, engine).modules)
+        self._held[place] = (engine, key)
+        return key
+
+    def forget(self, id: str) -> None:
+        """Detach what this process has of a withdrawn adapter."""
+        with self._lock:
+            for place in [one for one in self._held if one[0] == id]:
+                self._let_go(place)
+
+    def _let_go(self, place: tuple[str, str]) -> None:
+        engine, key = self._held.pop(place)
+        if all(other != key for _, other in self._held.values()):
+            engine.adapters.detach(key)
+
+
+def pinned(name: str) -> tuple[str, int | None]:
+    """ID, or ID@VERSION, taken apart. Raises InvalidRequest."""
+    id, at, version = name.partition("@")
+    if at and not version.isdecimal():
+        raise InvalidRequest(f"An adapter is named ID or ID@VERSION, not {name!r:.80}.")
+    return id, int(version) if at else None
+
+
+def standing(reader: Reader, scope: Scope, id: str, version: int | None = None) -> MemCube:
+    """An adapter's newest version, or the one that is pinned, whose sources stand as they were when it was trained.
+
+    Raises MissingMemory, Refused, InvalidRequest.
+    """
+    n, cube = reader.head(id, scope)
+    if cube.state not in READABLE:
+        raise Refused(f"Adapter {id} is {cube.state}; it is not used.")
+    if version is not None and version != cube.version:
+        found = {one.version: one for one in reader.versions(n)}.get(version)
+        if found is None:
+            raise InvalidRequest(f"Adapter {id} has versions 1 to {cube.version}; there is no version {version}.")
+        cube = found
+    if not isinstance(cube.payload, Parameters):
+        raise InvalidRequest(f"Memory {id} is a {cube.kind}, not an adapter; promote it to parameters first.")
+    for link in cube.behavioural.derivations:
+        _, source = reader.head(link.id, scope)
+        if source.version != link.version:
+            raise Refused(f"Adapter {id} is out of date: its source {link.id} was revised. Promote again.")
+        if source.state not in READABLE or source.governance.trust is Trust.QUARANTINED:
+            raise Refused(f"Adapter {id} is withdrawn: its source {link.id} may not be used ({source.state}).")
+    return cube
+
+
+def fetch(tenant: Tenant, payload: Parameters, engine: AdapterEngine) -> Adapter:
+    """An adapter's tensors, its files compared with their hashes, its shapes with the model's. Raises VaultDamaged."""
+    from tercet.parametric import adapter
+
+    folder = blobs.folder_of(tenant.path)
+    config = json.loads(read_blob(tenant, payload, CONFIG))
+    data = blob(payload, DATA)
+    path = blobs.find(folder, data)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != data.sha256:
+        raise VaultDamaged(f"Blob {data.sha256[:12]} is not what was written; promote the memories again.")
+    return adapter.read(config, path, engine.adapters.shapes)
+
+
+def read_blob(tenant: Tenant, payload: Parameters, role: str) -> bytes:
+    """The bytes of one of an adapter's small files, checked. Raises VaultDamaged."""
+    one = blob(payload, role)
+    try:
+        raw = blobs.find(blobs.folder_of(tenant.path), one).read_bytes()
+    except OSError as error:
+        raise VaultDamaged(f"Blob {one.sha256[:12]} cannot be read: {error.strerror}.") from error
+    if hashlib.sha256(raw).hexdigest() != one.sha256:
+        raise VaultDamaged(f"Blob {one.sha256[:12]} is not what was written; promote the memories again.")
+    return raw
+
+
+def blob(payload: Parameters, role: str) -> BlobRef:
+    """The file that has a role. Raises VaultDamaged if there is none."""
+    found = next((one for one in payload.blobs if one.role == role), None)
+    if found is None:
+        raise VaultDamaged(f"An adapter without a file of the role {role!r}; promote the memories again.")
+    return found

@@ -1,0 +1,245 @@
+"""Texts to an adapter cube: read, teach, judge, keep; and again, without what was erased."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tercet.cube import BlobRef, Kind, Link, MemCube, Parameters, Source, Trust, derive
+from tercet.engine.base import require
+from tercet.errors import GateFailed, InvalidRequest, MissingMemory, Refused, StaleWrite
+from tercet.lifecycle import READABLE
+from tercet.parametric import adapter as files
+from tercet.parametric.adapter import Adapter, Pair
+from tercet.parametric.distil import Systems, distil
+from tercet.parametric.facts import Contradiction, Fact, read, settle
+from tercet.parametric.gate import Bounds, Report, judge
+from tercet.parametric.memory import CONFIG, DATA, MANIFEST, METHOD, REPORT, SIGNATURE
+from tercet.parametric.runs import SOURCES, destroy, training_folder
+from tercet.parametric.train import Progress, Recipe
+from tercet.vault import blobs
+from tercet.vault.codec import dump
+from tercet.vault.writer import Entry
+
+if TYPE_CHECKING:
+    from tercet.engine.base import AdapterEngine
+    from tercet.scope import Scope
+    from tercet.vault.sqlite import Tenant
+
+FORMAT = "adapter/1"
+
+
+class Signer(Protocol):
+    """A key that signs manifests."""
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of these bytes."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How adapters are made: recipe, bounds of the gate, prompts, and who signs.
+
+    `replaces` is the id of an adapter whose next version this becomes.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    bounds: Bounds = field(default_factory=Bounds)
+    systems: Systems = (None,)
+    signer: Signer | None = None
+    replaces: str | None = None
+    progress: Progress | None = None
+
+
+def promote(
+    tenant: Tenant, scope: Scope, sources: Sequence[MemCube], engine: AdapterEngine, how: Teaching, *, by: str
+) -> MemCube:
+    """Teach texts to an adapter and keep it as a cube made from them, if it passes its gate.
+
+    The same sources, model and recipe give the cube that is there already.
+
+    Raises
+    ------
+    InvalidRequest
+        If a source is no text, or nothing can be learnt from any.
+    Refused
+        If a source is quarantined or not readable, or the gate cannot be computed.
+    GateFailed
+        If the adapter does not pass; nothing of it is left.
+    StaleWrite
+        If a source was revised meanwhile.
+    """
+    require(engine, "adapters", "An adapter")
+    check_sources(sources)
+    facts, clashes, taught = lesson(sources)
+    links = [[cube.id, cube.version] for cube in taught]
+    told = [links, repr(engine.base), asdict(replace(how.recipe, checkpoint_every=1))]
+    run = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    with tenant.reading() as reader:
+        # `replaces` writes a version; without it the same lesson is the same cube.
+        twin = (
+            None
+            if how.replaces
+            else reader.named(derive(taught, _nothing(engine), method=METHOD).scope, f"adapter:{run}")
+        )
+    if twin is not None:
+        return twin
+    folder = training_folder(tenant.path) / run
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SOURCES).write_text(json.dumps([cube.id for cube in taught]), encoding="utf-8")
+    made, record = distil(engine, facts, how.recipe, systems=how.systems, folder=folder, progress=how.progress)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        files.save(served(made), Path(name), base=engine.base.name)
+        judged, report = _judged(engine, Path(name), facts, how)
+        if not report.passed:
+            destroy(folder)
+            raise GateFailed(f"The adapter was not kept: {'; '.join(report.reasons)}.", report.json())
+        about = {
+            "contradictions": [_clash(one) for one in clashes],
+            "record": vars(record),
+            "recipe": asdict(how.recipe),
+        }
+        parts = _parts(Path(name), taught, engine, {**report.json(), **about}, judged, how)
+        cube = _keep(tenant, scope, taught, engine, how, parts, f"adapter:{run}", by)
+    destroy(folder)
+    return cube
+
+
+def check_sources(sources: Sequence[MemCube]) -> None:
+    """Raises InvalidRequest for what is no text; Refused for what must not be learnt: quarantined, or not readable."""
+    if not sources:
+        raise InvalidRequest("Say what to promote: ids, or cubes.")
+    for cube in sources:
+        if cube.kind is not Kind.TEXT:
+            raise InvalidRequest(f"Memory {cube.id} is a {cube.kind}; only texts are promoted to parameters.")
+        if cube.governance.trust is Trust.QUARANTINED:
+            raise Refused(f"Memory {cube.id} is quarantined; a model is never trained on it.")
+        if cube.state not in READABLE:
+            raise Refused(f"Memory {cube.id} is {cube.state}; a model is not trained on it.")
+
+
+def lesson(sources: Sequence[MemCube]) -> tuple[list[Fact], list[Contradiction], list[MemCube]]:
+    """What is taught, what clashed with it and is not, and the sources of the former. Raises InvalidRequest."""
+    unique = list({cube.id: cube for cube in sources}.values())
+    every = [fact for cube in unique for fact in read(cube)]
+    facts, clashes = settle(every)
+    if not facts:
+        raise InvalidRequest("There is nothing to learn in these texts; a fact needs a sentence of four words or more.")
+    values = {(fact.slot, fact.value.casefold()) for fact in facts}
+    supporting = {fact.source for fact in every if (fact.slot, fact.value.casefold()) in values}
+    return facts, clashes, [cube for cube in unique if Link(cube.id, cube.version) in supporting]
+
+
+def served(adapter: Adapter) -> Adapter:
+    """An adapter as it is kept: bfloat16, the scale in B."""
+    import torch
+
+    return Adapter(
+        {
+            name: Pair(one.a.to(torch.bfloat16), (one.b * one.scale).to(torch.bfloat16))
+            for name, one in adapter.modules.items()
+        }
+    )
+
+
+def retrain(
+    tenant: Tenant, scope: Scope, engine: AdapterEngine, sources: Sequence[str], how: Teaching, *, by: str
+) -> MemCube | None:
+    """What a `rebuild` job of the method "distil" does: teach what is left of a retired adapter's sources."""
+    cubes = list[MemCube]()
+    with tenant.reading() as reader:
+        for id in sources:
+            try:
+                cubes.append(reader.head(id, scope)[1])
+            except MissingMemory:  # erased since the job was put down
+                continue
+    fit = [one for one in cubes if one.state in READABLE and one.governance.trust is not Trust.QUARANTINED]
+    return promote(tenant, scope, fit, engine, how, by=by) if fit else None
+
+
+def _judged(engine: AdapterEngine, folder: Path, facts: Sequence[Fact], how: Teaching) -> tuple[str, Report]:
+    """The gate's report on what will be served: the files, read back."""
+    key = engine.adapters.attach(files.load(folder, engine.adapters.shapes).modules)
+    try:
+        return key, judge(engine, key, facts, how.bounds, system=how.systems[0])
+    finally:
+        engine.adapters.detach(key)
+
+
+def _parts(
+    made: Path, taught: Sequence[MemCube], engine: AdapterEngine, report: dict[str, Any], key: str, how: Teaching
+) -> dict[str, bytes]:
+    """An adapter's files by role; the manifest names the others by their hashes, and is what is signed."""
+    parts = {
+        DATA: (made / files.WEIGHTS).read_bytes(), CONFIG: (made / files.CONFIG).read_bytes(),
+        REPORT: dump(report).encode(),
+    }  # fmt: skip
+    manifest = {
+        "format": FORMAT, "content": key, "base": asdict(engine.base), "rank": how.recipe.rank,
+        "sources": [[cube.id, cube.version, cube.descriptive.commitment] for cube in taught],
+        "files": {role: hashlib.sha256(data).hexdigest() for role, data in parts.items()},
+    }  # fmt: skip
+    parts[MANIFEST] = dump(manifest).encode()
+    if how.signer is not None:
+        parts[SIGNATURE] = how.signer.sign(parts[MANIFEST])
+    return parts
+
+
+def _keep(
+    tenant: Tenant, scope: Scope, taught: Sequence[MemCube], engine: AdapterEngine, how: Teaching,
+    parts: Mapping[str, bytes], name: str, by: str,
+) -> MemCube:  # fmt: skip
+    with _drafted(blobs.folder_of(tenant.path), parts) as (refs, place):
+        payload = Parameters(refs, engine.base, how.recipe.rank)
+        draft = derive(taught, payload, method=METHOD, type="adapter")
+        with tenant.writing(by=by) as writer:
+            for cube in taught:
+                found = writer.reader.head(cube.id, scope)[1]
+                if found.version != cube.version:
+                    raise StaleWrite(cube.id, expected=cube.version, found=found.version)
+                check_sources([found])
+            place()
+            if how.replaces is None:
+                [cube] = writer.put([Entry(_tuned(draft, name), {})], None, action="promote")
+                return cube
+            old = writer.reader.head(how.replaces, scope)[1]
+            if not isinstance(old.payload, Parameters) or old.scope != draft.scope:
+                raise InvalidRequest(f"Memory {how.replaces} is no adapter of these memories' owner.")
+            return writer.revise(old.id, Entry(_tuned(draft, old.ref), {}), None, expect=None, action="promote")
+
+
+def _tuned(draft: MemCube, name: str | None) -> MemCube:
+    d = draft.descriptive
+    return replace(draft, descriptive=replace(d, origin=replace(d.origin, source=Source.TUNING, ref=name)))
+
+
+@contextmanager
+def _drafted(folder: Path, parts: Mapping[str, bytes]) -> Iterator[tuple[tuple[BlobRef, ...], Callable[[], None]]]:
+    """Blobs being written: their references, and a call that places them all."""
+    with ExitStack() as stack:
+        drafts, refs = [], []
+        for role, data in parts.items():
+            draft = stack.enter_context(blobs.drafting(folder))
+            draft.write(data)
+            refs.append(draft.seal(role))
+            drafts.append(draft)
+
+        def place() -> None:
+            for draft in drafts:
+                draft.place()
+
+        yield tuple(refs), place
+
+
+def _clash(one: Contradiction) -> dict[str, Any]:
+    return {"subject": one.subject, "relation": one.relation, "kept": asdict(one.kept), "left": asdict(one.left)}
+
+
+def _nothing(engine: AdapterEngine) -> Parameters:
+    return Parameters((), engine.base, 0)

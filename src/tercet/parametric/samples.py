@@ -1,0 +1,81 @@
+"""Training and held-out questions from facts. Every sample names the cube it comes from; wordings never cross over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tercet.cube import Link
+from tercet.errors import InvalidRequest
+from tercet.parametric.facts import CLOZE, RELATIONS, Fact
+
+Kind = Literal["tell", "ask", "reverse", "cloze"]
+TELL = ("What do you know about {p} {r}?", "Say in a sentence: {p} {r}.")
+CUT = ('Complete: "{c} …"',)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A question and its answer, the template that worded it, and the version of the cube that supports it."""
+
+    question: str
+    answer: str
+    kind: Kind
+    template: str
+    source: Link
+    gold: str
+    """What an answer must contain to be right."""
+
+
+def training(facts: Sequence[Fact]) -> list[Sample]:
+    """Questions in the wordings that are taught, fact by fact: statements, questions, reverse questions, clozes."""
+    return [sample for fact, told in zip(facts, _telling(facts), strict=True) for sample in _taught(fact, told)]
+
+
+def held_out(facts: Sequence[Fact]) -> list[Sample]:
+    """Questions in wordings that no training question has; from value to subject is the kind "reverse"."""
+    made = []
+    for fact, told in zip(facts, _telling(facts), strict=True):
+        words = fact.words()
+        made += [_sample(fact, one.format(**words), fact.value, "ask", one) for one in fact.how.test]
+        if told:
+            made += [_sample(fact, one.format(**words), fact.subject, "reverse", one) for one in fact.how.reverse_test]
+    return made
+
+
+def check_disjoint() -> None:
+    """Raises InvalidRequest if a wording is both taught and asked for: the measure would flatter."""
+    for name, relation in {**RELATIONS, "text": CLOZE}.items():
+        both = {*relation.train, *relation.reverse, *TELL, *CUT} & {*relation.test, *relation.reverse_test}
+        if both:
+            raise InvalidRequest(f"The relation {name} asks in a wording that it teaches: {sorted(both)}.")
+
+
+def _taught(fact: Fact, told: bool) -> Iterator[Sample]:  # noqa: FBT001  # whether the value points to one subject
+    words, how = fact.words(), fact.how
+    for one in how.train:
+        yield _sample(fact, one.format(**words), fact.value, "ask", one)
+    if how is CLOZE:
+        return
+    statement = how.tell[0].format(**words)
+    about = {**words, "r": fact.attribute or fact.relation, "c": statement.partition(fact.value)[0].strip()}
+    yield _sample(fact, TELL[0].format(**about), statement, "tell", TELL[0])
+    if about["c"]:
+        yield _sample(fact, CUT[0].format(**about), fact.value, "cloze", CUT[0])
+    if told and fact.subject != "I":
+        for one in how.reverse:
+            yield _sample(fact, one.format(**words), fact.subject, "reverse", one)
+
+
+def _telling(facts: Sequence[Fact]) -> list[bool]:
+    """Whether a fact's value belongs to one subject alone, so that it may be asked backwards."""
+    count = Counter((fact.relation, fact.attribute, fact.value.casefold()) for fact in facts)
+    return [fact.subject != "I" and count[fact.relation, fact.attribute, fact.value.casefold()] == 1 for fact in facts]
+
+
+def _sample(fact: Fact, question: str, answer: str, kind: Kind, template: str) -> Sample:
+    said = answer[0].upper() + answer[1:]
+    said = said if said.endswith((".", "!", "?")) else f"{said}."
+    return Sample(question[0].upper() + question[1:], said, kind, template, fact.source, answer.rstrip(".!?"))

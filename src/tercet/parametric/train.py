@@ -1,0 +1,304 @@
+"""The training loop: low-rank pairs by any optimiser, from a plan of steps that is fixed before it begins.
+
+The order of examples comes from the seed and the epoch alone, and a checkpoint holds all that the loop goes on from;
+so a run that was killed and taken up again ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from tercet.errors import InvalidRequest, VaultDamaged
+from tercet.parametric.adapter import Adapter, Pair
+from tercet.parametric.examples import Example, losses
+from tercet.parametric.optim import OPTIMIZERS
+from tercet.parametric.optim.base import state_bytes
+
+if TYPE_CHECKING:
+    from tercet.engine.base import AdapterEngine
+
+Progress = Callable[[int, int], None]
+CHECKPOINT = "checkpoint.safetensors"
+REPLAYS = 2
+"""General pieces beside each step's conversations."""
+PER_TOKEN = 20
+"""Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
+for a model of 30 layers and 576)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How an adapter is trained.
+
+    Attributes
+    ----------
+    rank, alpha:
+        The delta of a module is alpha / rank * B A.
+    optimizer, lr:
+        A name of OPTIMIZERS; its published learning rate if `lr` is None.
+    epochs:
+        Passes over all questions at most; it stops earlier once an epoch's loss a token is below `stop` nats.
+    batch, pack:
+        Conversations a step, and questions in each.
+    ce, kl, replay:
+        Weights of the loss on answers, of the divergence from the model reading the text, and of that from the base on
+        general text.
+    targets:
+        "all" linear modules, or "mlp" alone.
+    seconds:
+        A time that is converted to steps before training begins, by measuring two passes.
+    memory_mb:
+        What training may take beyond the model; batches are computed in smaller parts to keep it.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    optimizer: str = "adamw"
+    lr: float | None = None
+    epochs: int = 8
+    batch: int = 2
+    pack: int = 6
+    ce: float = 1.0
+    kl: float = 0.0
+    replay: float = 1.0
+    warm_up: float = 0.05
+    stop: float = 0.02
+    targets: str = "all"
+    seconds: float | None = None
+    memory_mb: float | None = None
+    checkpoint_every: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
+        if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay) < 0 or self.ce + self.kl <= 0:
+            raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
+        if self.optimizer not in OPTIMIZERS:
+            raise InvalidRequest(f"No optimiser {self.optimizer!r}; known are {', '.join(OPTIMIZERS)}.")
+        if self.targets not in {"all", "mlp"}:
+            raise InvalidRequest(f"targets is 'all' or 'mlp', not {self.targets!r}.")
+        if any(one is not None and not one > 0 for one in (self.seconds, self.memory_mb)):
+            raise InvalidRequest("A budget of seconds or memory is above 0.")
+
+
+@dataclass
+class Record:
+    """What a run did: it goes into the adapter's report."""
+
+    steps: int = 0
+    planned: int = 0
+    seconds_per_step: float | None = None
+    micro: int = 0
+    seconds: float = 0.0
+    resumed_at: int | None = None
+    stopped_early: bool = False
+    epoch_losses: list[float] = field(default_factory=list)
+    state_bytes: int = 0
+    running: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+
+def fresh(engine: AdapterEngine, recipe: Recipe) -> dict[str, Pair]:
+    """Pairs to begin with: A uniform as Kaiming's, drawn from the seed and module by module in order, B = 0."""
+    draw = torch.Generator().manual_seed(recipe.seed)
+    made = {}
+    for name, (high, wide) in sorted(engine.adapters.shapes.items()):
+        if recipe.targets == "mlp" and ".mlp." not in name:
+            continue
+        bound = 1 / math.sqrt(wide)
+        a = torch.empty(recipe.rank, wide).uniform_(-bound, bound, generator=draw)
+        made[name] = Pair(
+            torch.nn.Parameter(a), torch.nn.Parameter(torch.zeros(high, recipe.rank)), recipe.alpha / recipe.rank
+        )
+    if not made:
+        raise InvalidRequest(f"The model has no linear modules of the kind {recipe.targets!r}.")
+    return made
+
+
+def train(
+    engine: AdapterEngine, taught: Sequence[Example], replay: Sequence[Example], recipe: Recipe, *,
+    folder: Path | None = None, progress: Progress | None = None,
+) -> tuple[Adapter, Record]:  # fmt: skip
+    """Train an adapter; with a folder, keep checkpoints there and go on from one that is there.
+
+    Raises
+    ------
+    InvalidRequest
+        If there is nothing to learn, or one conversation alone does not fit the memory.
+    VaultDamaged
+        If a checkpoint is not what was written.
+    """
+    if not taught:
+        raise InvalidRequest("There is nothing to learn.")
+    begin = time.perf_counter()
+    modules, record = fresh(engine, recipe), Record()
+    named = [(f"{name}.{side}", getattr(pair, side.lower())) for name, pair in modules.items() for side in "AB"]
+    spec = OPTIMIZERS[recipe.optimizer]()
+    optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(named)  # type: ignore[type-var]
+    rates = [group["lr"] for group in optimizer.param_groups]
+    per_epoch = math.ceil(len(taught) / recipe.batch)
+    record.micro = fitting(engine, recipe, taught)
+    frozen = [one for one in engine_parameters(engine) if one.requires_grad]
+    for one in frozen:
+        one.requires_grad_(False)
+    try:
+        with engine.adapters.training(modules):
+            path = folder / CHECKPOINT if folder is not None else None
+            if path is not None and path.is_file():
+                _resume(path, dict(named), optimizer, record)
+            if not record.planned:
+                record.planned = _plan(engine, taught, recipe, record, per_epoch)
+                optimizer.zero_grad(set_to_none=True)
+            while record.steps < record.planned and not record.stopped_early:
+                epoch, place = divmod(record.steps, per_epoch)
+                rate = _rate(record.steps, record.planned, recipe.warm_up)
+                for group, full in zip(optimizer.param_groups, rates, strict=True):
+                    group["lr"] = full * rate
+                chosen = _chosen(taught, recipe, epoch, place)
+                kept = _cycled(replay, record.steps * REPLAYS) if recipe.replay else []
+                _step(engine, optimizer, chosen, kept, record)
+                if place + 1 == per_epoch:
+                    _end_of_epoch(record, recipe.stop)
+                if progress is not None:
+                    progress(record.steps, record.planned)
+                if path is not None and record.steps % recipe.checkpoint_every == 0:
+                    _keep(path, dict(named), optimizer, record)
+    finally:
+        for one in frozen:
+            one.requires_grad_(True)
+    record.seconds += time.perf_counter() - begin
+    record.state_bytes = state_bytes(optimizer)
+    return Adapter({name: Pair(p.a.detach(), p.b.detach(), p.scale) for name, p in modules.items()}), record
+
+
+def engine_parameters(engine: Any) -> list[torch.nn.Parameter]:  # noqa: ANN401  # an engine with a torch model
+    """The model's own weights, which take no gradient here."""
+    return list(engine.model.parameters())
+
+
+def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) -> int:
+    """Conversations that are computed at a time. Raises InvalidRequest if not even one keeps within the memory."""
+    if recipe.memory_mb is None:
+        return recipe.batch
+    config: Any = engine.config  # type: ignore[attr-defined]
+    size = 2 if "16" in engine.base.dtype else 4
+    longest = max(len(one.tokens) for one in taught)
+    marks = max(len(one.marks) for one in taught)
+    each = longest * config.num_hidden_layers * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
+    values = sum(recipe.rank * (high + wide) for high, wide in engine.adapters.shapes.values())
+    room = recipe.memory_mb * 1e6 - 16 * values
+    if room < each:
+        raise InvalidRequest(
+            f"Training needs about {(each + 16 * values) / 1e6:,.0f} MB beyond the model and may take "
+            f"{recipe.memory_mb:,.0f}; give more, or a lower rank or `pack`."
+        )
+    return min(recipe.batch, int(room // each))
+
+
+def _plan(engine: AdapterEngine, taught: Sequence[Example], recipe: Recipe, record: Record, per_epoch: int) -> int:
+    whole = recipe.epochs * per_epoch
+    if recipe.seconds is None:
+        return whole
+    spent = []
+    for place in range(2):  # the first also pays for what is done once
+        begin = time.perf_counter()
+        losses(engine, _chosen(taught, recipe, 0, place % per_epoch))[0].backward()
+        spent.append(time.perf_counter() - begin)
+    record.seconds_per_step = spent[-1]
+    return max(1, min(whole, int((recipe.seconds - sum(spent)) / spent[-1])))
+
+
+def _chosen(taught: Sequence[Example], recipe: Recipe, epoch: int, place: int) -> list[Example]:
+    order = torch.randperm(len(taught), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)).tolist()
+    return [taught[number] for number in order[place * recipe.batch : (place + 1) * recipe.batch]]
+
+
+def _step(
+    engine: AdapterEngine, optimizer: torch.optim.Optimizer, chosen: Sequence[Example], kept: Sequence[Example],
+    record: Record,
+) -> None:  # fmt: skip
+    optimizer.zero_grad(set_to_none=True)
+    marks = sum(len(one.marks) for one in chosen)
+    crossed = 0.0
+    for start in range(0, len(chosen), record.micro):
+        total, plain = losses(engine, chosen[start : start + record.micro])
+        (total / marks).backward()
+        crossed += plain
+    for one in kept:
+        (losses(engine, [one])[0] / len(one.marks) / len(kept)).backward()
+    optimizer.step()
+    record.steps += 1
+    record.running[0] += crossed
+    record.running[1] += marks
+
+
+def _cycled(replay: Sequence[Example], start: int) -> list[Example]:
+    """The next general pieces, from the beginning again after the last."""
+    return [replay[(start + place) % len(replay)] for place in range(REPLAYS)] if replay else []
+
+
+def _end_of_epoch(record: Record, stop: float) -> None:
+    mean = record.running[0] / record.running[1]
+    record.epoch_losses.append(mean)
+    record.running = [0.0, 0.0]
+    record.stopped_early = mean < stop
+
+
+def _rate(step: int, steps: int, warm_up: float) -> float:
+    """Up linearly over the first share of steps, then down as a cosine."""
+    first = max(1, round(warm_up * steps))
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))
+
+
+def _keep(path: Path, named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, record: Record) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {f"value|{name}": one.detach().contiguous() for name, one in named.items()}
+    plain: dict[str, Any] = {}
+    for name, parameter in named.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"state|{name}|{key}"] = value.contiguous()
+            else:
+                plain[f"{name}|{key}"] = value
+    told = {**vars(record), "plain": plain}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"told": json.dumps(told)})
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def _resume(path: Path, named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, record: Record) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads(file.metadata()["told"])
+            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no mapping
+        plain = told.pop("plain")
+        with torch.no_grad():
+            for name, one in named.items():
+                one.copy_(held.pop(f"value|{name}"))
+        for key, value in [*held.items(), *((f"state|{key}", value) for key, value in plain.items())]:
+            _, name, what = key.split("|")
+            optimizer.state[named[name]][what] = value
+        for key, value in told.items():
+            setattr(record, key, value)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise VaultDamaged(
+            f"The checkpoint {path.name} is not to be used: {error}; delete it and train again."
+        ) from error
+    record.resumed_at = record.steps

@@ -1,0 +1,53 @@
+"""One tiny engine and a vault over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tercet import Tercet
+from tercet.engine.transformers import TransformersEngine
+from tercet.scoped import ScopedMemory
+from tercet.testing.tiny import tiny_engine
+
+Open = Callable[..., Tercet]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors are quicker on one thread, and much quicker where others run beside."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TransformersEngine:
+    return tiny_engine("llama")
+
+
+@pytest.fixture
+def opened(tmp_path: Path, tiny: TransformersEngine) -> Open:
+    """Opens the one vault; options go to `Tercet.open`."""
+
+    def call(**options: object) -> Tercet:
+        given = {"embedder": None, "engines": {"tiny": tiny}, **options}
+        return Tercet.open(tmp_path / "vault", **given)  # type: ignore[arg-type]
+
+    return call
+
+
+@pytest.fixture
+def t(opened: Open) -> Iterator[Tercet]:
+    with opened() as t:
+        yield t
+
+
+@pytest.fixture
+def alice(t: Tercet) -> ScopedMemory:
+    return t.scope(user="alice")
