@@ -5,7 +5,7 @@ are read over it (teacher-forced), beside the exact cache: mean KL(exact || pack
 places where both put the same token first. The needle test hides a code in a conversation and asks for it: the share of
 the code's tokens that are put first. Computed in float32, so that nothing but the packing differs.
 
-Compressors (`snap-kv_25`: a quarter of the rows) see the memory alone, never what comes, and are packed in bf16. `reform`
+Compressors (`snap-kv_25`: a quarter of the rows) see the memory alone, never what comes; packed in bf16. `reform`
 sees what comes: the question of the needle test, and the first 16 of the conversation's next tokens, which is an
 advantage; its bytes are those of the whole cache in bf16, since it needs that to choose from.
 """

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from tercet.engine.cache import KVCache
 
 HEADS: Mapping[str, tuple[Head, ...]] = {}
-"""Model -> the heads whose states are compared. `benchmarks/reform_heads.py` chooses them, by least mean normalised rank
-of the tokens that answer, over samples that it makes up."""
+"""Model -> the heads whose states are compared: those of least mean normalised rank of the tokens that answer, over
+samples that `benchmarks/reform_heads.py` makes up."""
 
 
 def heads_of(engine: CacheEngine, cache: KVCache) -> tuple[Head, ...]:
-    """The heads of `HEADS`; for other models the value states of the two layers in the middle of those with all rows."""
+    """The heads of `HEADS`; for other models the values of the two layers in the middle of those that have all rows."""
     known = HEADS.get(engine.identity.name)
     if known is not None:
         return known

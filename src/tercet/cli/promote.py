@@ -25,12 +25,18 @@ def add_arguments(parser: Parser) -> None:
         "--alone", action="store_true", help="keep no second cache, which is for joining it with other memories"
     )
     parser.add_argument("--precision", default="bf16", metavar="NAME", help="fp32, bf16, int8 or int4")
+    parser.add_argument("--compress", metavar="NAME", help="keep a share of the rows only, chosen by snap-kv, for one")
+    parser.add_argument("--share", type=float, metavar="SHARE", help="of the rows, with --compress; 0.5 by default")
 
 
 def run(session: Session, args: Namespace) -> Answer:
     """Promote."""
     if args.due is bool(args.ids):
         raise InvalidRequest("Say what to promote: ids, or --due for what measured use says.")
+    if args.share is not None and args.compress is None:
+        raise InvalidRequest("--share says how much --compress NAME keeps; name a compressor.")
+    if args.due and args.compress is not None:
+        raise InvalidRequest("--due keeps whole caches; compress those that you name.")
     if args.due:
         found = session.existing().tercet.tend(engine=args.engine, precision=args.precision, by=session.caller)
         lines = [
@@ -38,7 +44,10 @@ def run(session: Session, args: Namespace) -> Answer:
         ]
         return Answer({"tenants": found}, lines)
     memory = session.looking().memory
-    made = memory.promote(args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone)
+    made = memory.promote(
+        args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone,
+        compressor=args.compress, share=0.5 if args.share is None else args.share,
+    )  # fmt: skip
     assert isinstance(made.payload, Activation)  # noqa: S101  # the only kind so far
     size = sum(blob.size for blob in made.payload.blobs)
     document = {"cube": cube_json(made), "tokens": made.payload.tokens, "bytes": size}
