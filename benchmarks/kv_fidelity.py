@@ -135,6 +135,8 @@ def draw(result: dict[str, Any], names: Sequence[str]) -> None:
 def main() -> int:
     words = parser(__doc__, KEYS)
     words.add_argument("--threads", type=int, help="torch's threads; all by default")
+    words.add_argument("--prompts", type=int, default=PROMPTS, help=f"stretches of conversation; {PROMPTS} by default")
+    words.add_argument("--needles", type=int, default=NEEDLES, help=f"hidden codes; {NEEDLES} by default")
     args = words.parse_args()
     try:
         kv.sessions()
@@ -143,7 +145,7 @@ def main() -> int:
         return 2
     model = kv.engine("float32", args.threads)
     chosen = {name: variant(model, name) for name in args.only}
-    prompts, needles = (2, 2) if args.quick else (PROMPTS, NEEDLES)
+    prompts, needles = (1, 1) if args.quick else (args.prompts, args.needles)
     result: dict[str, Any] = dict(fidelity(model, chosen, prompts))
     found = needle(model, chosen, needles)
     for name in chosen:

@@ -2,8 +2,8 @@
 
 A sample is a conversation of stand-in lines with one line that tells a code of a thing among lines that tell codes of
 other things; the question names the thing. The score of a token is the greatest cosine of a head's state at it to that
-at any token of the question (REFORM, arXiv 2506.01215); the wanted tokens are those of the line. Keys are compared before
-RoPE.
+at any token of the question (REFORM, arXiv 2506.01215); the wanted tokens are those of the line. Keys are compared
+before RoPE.
 No text of a data set is looked at. Prints the heads of least mean, the best as they stand in `activation/gather.py`.
 """
 

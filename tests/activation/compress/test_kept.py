@@ -234,7 +234,7 @@ def test_words_of_the_question_are_found_and_computed_anew() -> None:
     close(got.entries[3].tensors["v"], fresh.entries[3].tensors["v"])
     for wrong in ({"share": 0}, {"share": 2}, {"share": 0.5, "head": len(tokens)}):
         with pytest.raises(InvalidRequest):
-            gather(engine, engine.prefill(tokens), question, how=how, **wrong)  # type: ignore[arg-type]
+            gather(engine, engine.prefill(tokens), question, how=how, **wrong)
     with pytest.raises(InvalidRequest, match="question"):
         gather(engine, engine.prefill(tokens), (), share=0.5)
 
