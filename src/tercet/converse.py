@@ -98,8 +98,7 @@ def promote(
     *,
     to: str,
     engine: str | None,
-    precision: str,
-    joinable: bool,
+    form: kv.Form,
     teaching: Teaching | None = None,
 ) -> MemCube:
     """See `ScopedMemory.promote`. `find` gives the cubes that may be promoted, as of a snapshot."""
@@ -117,8 +116,7 @@ def promote(
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])
     return kv.promote(
-        tenant, sources, model, words=(opening, segment(sources)), precision=precision, joinable=joinable,
-        by=view.by.signed, find=find,
+        tenant, sources, model, words=(opening, segment(sources)), form=form, by=view.by.signed, find=find,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeAlias, Unpack
 
 from tercet import converse, keeping
 from tercet.activation.compose import SHARE
+from tercet.activation.memory import Form
 from tercet.converse import Reply
 from tercet.cube import Kind, MemCube, Scalar
 from tercet.errors import InvalidRequest
@@ -443,6 +444,8 @@ class ScopedMemory(Steering):
         engine: str | None = None,
         precision: str = "bf16",
         joinable: bool = True,
+        compressor: str | None = None,
+        share: float = 0.5,
         teaching: Teaching | None = None,
     ) -> MemCube:
         """Let a model read memories once, and keep what it made of them, so that it need not read them again.
@@ -461,6 +464,11 @@ class ScopedMemory(Steering):
         joinable
             Whether to keep, beside the exact cache, one that was read to stand behind other memories: joined prompts
             come nearer to what a fresh reading gives, for twice the bytes and a second reading.
+        compressor
+            "streaming-llm", "k-norm", "snap-kv", "tova", "expected-attention", "ada-kv" or "scale-kv": it chooses which
+            rows to keep. A compressed cache is an approximation, is not joined with others, and not cut.
+        share
+            Of the rows, that the compressor keeps: above 0 and at most 1.
         teaching
             Of an adapter: its recipe, budgets, the gate's bounds, who signs, which adapter it replaces, progress.
 
@@ -471,7 +479,8 @@ class ScopedMemory(Steering):
         Refused
             If one of them may not be promoted by this caller, or is in quarantine.
         InvalidRequest
-            For an unknown engine or precision, a cube that is no text, or a context longer than the model takes.
+            For an unknown engine, precision or compressor, a share out of range, a cube that is no text, or a
+            context longer than the model takes.
         Unsupported
             If the engine keeps no caches, takes no adapters, or something is not installed.
         Refused, GateFailed
@@ -481,9 +490,8 @@ class ScopedMemory(Steering):
         given = [cubes] if isinstance(cubes, str | MemCube) else list(cubes)
         ids = [one.id if isinstance(one, MemCube) else one for one in given]
         find = partial(keeping.promotable, self, ids)
-        return converse.promote(
-            self, find, to=to, engine=engine, precision=precision, joinable=joinable, teaching=teaching
-        )
+        form = Form(precision, joinable, compressor, share)
+        return converse.promote(self, find, to=to, engine=engine, form=form, teaching=teaching)
 
     def demote(self, id: str) -> Receipt:
         """Drop a KV cache or adapter; the texts it was made from stay.

@@ -52,3 +52,16 @@ def test_due_and_its_slips(told: Cli) -> None:
     assert told("demote", id).code == 2
     assert told("demote", "01890000-0000-7000-8000-000000000000").code == 4
     assert told("chat", "x", "--share", "500", "--max-tokens", "2").code == 0  # nothing is joined, so nothing is shared
+
+
+def test_compress(told: Cli) -> None:
+    id = told.id("Pears are ripe, and so are the plums, but the apples are not. " * 2)
+    whole = told("promote", id, "--alone", "--json").json
+    small = told("promote", id, "--compress", "k-norm", "--share", "0.25", "--json")
+    assert small.code == 0, small.err
+    assert small.json["bytes"] < 0.6 * whole["bytes"]
+    assert small.json["tokens"] == whole["tokens"]
+    assert told("doctor").code == 0
+    for slip in (("--share", "0.5"), ("--compress", "zip"), ("--compress", "tova", "--share", "0")):
+        assert told("promote", id, *slip).code == 2
+    assert told("promote", "--due", "--compress", "tova").code == 2

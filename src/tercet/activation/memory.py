@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 METHOD = "kv/1"
 DATA, JOINED, MANIFEST = "kv", "joined", "manifest"
+WHOLE, COMPRESSED = "kv", "kv-compressed"
+"""The types of cubes whose cache has all rows, or a share of them."""
 MOST_MANIFEST = 64 << 20
 _PRODUCTS = """
 SELECT DISTINCT d.product FROM derivations d JOIN cubes s ON s.n = d.source JOIN cubes p ON p.n = d.product
@@ -57,13 +59,27 @@ WHERE p.kind = 'activation' AND s.id IN ({}) ORDER BY 1
 class Manifest:
     """What is known of a cache without opening it: its tokens, of which the first `head` are the prompt's opening.
 
-    `seconds` is what its prefill took when it was built.
+    `seconds` is what its prefill took when it was built; `compressor` what chose the rows to keep, "" if all are there.
     """
 
     tokens: tuple[int, ...]
     head: int
     precision: str
     seconds: float
+    compressor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a cache is kept: in which precision, with a second one for joining or not, and with which share of its rows.
+
+    A compressed cache is not joined with others: it has lost the rows that would have to be computed anew.
+    """
+
+    precision: str = "bf16"
+    joinable: bool = True
+    compressor: str | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +94,18 @@ class Used:
 
 
 def promote(
-    tenant: Tenant, sources: Sequence[MemCube], engine: CacheEngine, *, words: tuple[str, str], precision: str, by: str,
-    find: Callable[[Reader], Sequence[MemCube]], joinable: bool = True,
+    tenant: Tenant, sources: Sequence[MemCube], engine: CacheEngine, *, words: tuple[str, str], form: Form, by: str,
+    find: Callable[[Reader], Sequence[MemCube]],
 ) -> MemCube:  # fmt: skip
     """Prefill `words`, an opening and the text that tells the sources, and keep the cache as a cube made from them.
 
-    The same sources, model, text and precision give the cube that is there already. `find` gives the sources once more,
+    The same sources, model, text and form give the cube that is there already. `find` gives the sources once more,
     within the transaction; it raises if they may not be used any longer.
 
     Raises
     ------
     InvalidRequest
-        If a source is no text, the context is longer than the model takes, or the precision is unknown.
+        If a source is no text, the context is longer than the model takes, or the form is unknown.
     StaleWrite
         If a source was revised meanwhile.
     VaultError
@@ -101,30 +117,33 @@ def promote(
     head = engine.encode(words[0])
     tokens = (*head, *engine.encode(words[1]))
     begin = time.perf_counter()
-    cache = engine.prefill(tokens)
+    cache = _prefilled(engine, tokens, form)
     seconds = time.perf_counter() - begin
     folder = blobs.folder_of(tenant.path)
     links = [[cube.id, cube.version] for cube in sources]
-    apart = aside(engine, head, tokens[len(head) :]) if joinable and "compose" in engine.abilities else None
+    joinable = form.joinable and not form.compressor and "compose" in engine.abilities
+    apart = aside(engine, head, tokens[len(head) :]) if joinable else None
     with blobs.drafting(folder) as data, blobs.drafting(folder) as more, blobs.drafting(folder) as note:
-        pack.write(cache, precision, data.write)
+        pack.write(cache, form.precision, data.write)
         kept = [data.seal(DATA)]
         if apart is not None:
-            pack.write(apart, precision, more.write)
+            pack.write(apart, form.precision, more.write)
             kept.append(more.seal(JOINED))
         manifest = {
-            "format": METHOD, "tokens": tokens, "head": len(head), "precision": precision, "seconds": seconds,
+            "format": METHOD, "tokens": tokens, "head": len(head), "precision": form.precision,
+            "seconds": seconds, "compressor": (form.compressor or "") if cache.compressed else "", "share": form.share,
             "sources": links, "model": repr(engine.identity), "data": kept[0].sha256,
         }  # fmt: skip
         note.write(dump(manifest).encode())
         payload = Activation((*kept, note.seal(MANIFEST)), engine.identity, len(tokens))
-        draft = derive(sources, payload, method=METHOD, type="kv")
+        draft = derive(sources, payload, method=METHOD, type=COMPRESSED if cache.compressed else WHOLE)
         with tenant.writing(by=by) as writer:
             for cube, found in zip(sources, find(writer.reader), strict=True):
                 if found.version != cube.version:
                     raise StaleWrite(cube.id, expected=cube.version, found=found.version)
-            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(), precision,
-                          apart is not None])  # fmt: skip
+            name = _name([links, repr(engine.identity), hashlib.sha256(repr(tokens).encode()).hexdigest(),
+                          form.precision, apart is not None, *([form.compressor, form.share] if form.compressor else [])
+                          ])  # fmt: skip
             twin = writer.reader.named(draft.scope, name)
             if twin is not None:
                 return twin
@@ -132,6 +151,14 @@ def promote(
                 draft_file.place()
             [made] = writer.put([Entry(_named(draft, name, sources), {})], None, action="promote")
             return made
+
+
+def _prefilled(engine: CacheEngine, tokens: Sequence[int], form: Form) -> KVCache:
+    if not form.compressor:
+        return engine.prefill(tokens)
+    from tercet.activation.compress import views
+
+    return views.prefill(engine, tokens, views.named(form.compressor), form.share)
 
 
 class KVMemory:
@@ -193,6 +220,8 @@ class KVMemory:
         if packed.tokens != manifest.tokens or len(packed.tokens) != payload.tokens:
             raise VaultDamaged(f"KV memory {id}: its file holds other tokens than its manifest; promote it again.")
         cache = packed.cache(payload.model, getattr(engine, "dtype", None))
+        if cache.compressed is not bool(manifest.compressor):
+            raise VaultDamaged(f"KV memory {id}: its file has other rows than its manifest says; promote it again.")
         return Used(cube, cache, manifest, from_ram, time.perf_counter() - begin)
 
     def manifest(self, tenant: Tenant, cube: MemCube) -> Manifest:
@@ -205,7 +234,7 @@ class KVMemory:
         return self._manifests[note.sha256]
 
     def covering(self, reader: Reader, scope: Scope, engine: CacheEngine, ids: Iterable[str]) -> list[MemCube]:
-        """The caches of this model that were made from any of these cubes and stand, the widest first.
+        """The caches of this model that were made from any of these cubes and stand: the widest first, then whole ones.
 
         A reader that is `under` something leaves out those that, or whose sources, are not allowed.
         """
@@ -217,13 +246,18 @@ class KVMemory:
                     found.append(standing(reader, scope, cube.id))
                 except (MissingMemory, Refused):
                     self.forget(cube.id)
-        return sorted(found, key=lambda cube: (-len(cube.behavioural.derivations), cube.id))
+        return sorted(
+            found, key=lambda cube: (-len(cube.behavioural.derivations), cube.descriptive.type == COMPRESSED, cube.id)
+        )
 
     def longest(
         self, tenant: Tenant, scope: Scope, engine: CacheEngine, prompt: Sequence[int], *,
         allowed: Callable[[Reader], Allowed] = everything,
     ) -> tuple[str, int] | None:  # fmt: skip
-        """The cache that holds most of a prompt's beginning, and how many tokens of it; a use of it checks the rest."""
+        """The cache that holds most of a prompt's beginning, and how many tokens of it; a use of it checks the rest.
+
+        Compressed ones are left out: they cannot be cut, and nobody asked for an approximation here.
+        """
         with tenant.reading() as reader:
             reader = reader.under(allowed(reader))  # noqa: PLW2901  # the same snapshot, less of it
             cubes = {cube.id: cube for cube in reader.cubes(reader.numbers(scope, {"kind": Kind.ACTIVATION.value}))}
@@ -233,7 +267,8 @@ class KVMemory:
             index.drop(id)
         for id in cubes.keys() - index.keys():
             payload = cubes[id].payload
-            if isinstance(payload, Activation) and payload.model == engine.identity:
+            whole = cubes[id].descriptive.type != COMPRESSED
+            if whole and isinstance(payload, Activation) and payload.model == engine.identity:
                 try:
                     index.add(id, self.manifest(tenant, cubes[id]).tokens)
                 except VaultDamaged as error:
@@ -282,7 +317,7 @@ def _read_manifest(path: Path, note: BlobRef, payload: Activation) -> Manifest:
             raise ValueError(f"it has {len(tokens):,} tokens and the memory {payload.tokens:,}")
         if type(head) is not int or not 0 <= head <= len(tokens) or told["model"] != repr(payload.model):
             raise ValueError("its opening or model is another")
-        return Manifest(tuple(tokens), head, str(told["precision"]), float(told["seconds"]))
+        return Manifest(tuple(tokens), head, str(told["precision"]), float(told["seconds"]), str(told["compressor"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VaultDamaged(f"A KV cache's manifest is not to be used: {error}; promote the memory again.") from error
 

@@ -39,12 +39,20 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--alone", action="store_true", help="keep no second cache, which is for joining it with other memories"
     )
+    parser.add_argument(
+        "--compress", metavar="NAME", help="of a KV cache: keep a share of its rows, chosen by snap-kv, for one"
+    )
+    parser.add_argument("--share", type=float, metavar="SHARE", help="of the rows, with --compress; 0.5 by default")
 
 
 def run(session: Session, args: Namespace) -> Answer:
     """Promote."""
     if args.due is bool(args.ids):
         raise InvalidRequest("Say what to promote: ids, or --due for what measured use says.")
+    if args.share is not None and args.compress is None:
+        raise InvalidRequest("--share says how much --compress NAME keeps; name a compressor.")
+    if args.due and args.compress is not None:
+        raise InvalidRequest("--due keeps whole caches; compress those that you name.")
     if args.due:
         found = session.existing().tercet.tend(engine=args.engine, precision=args.precision, by=session.caller)
         lines = [
@@ -52,10 +60,13 @@ def run(session: Session, args: Namespace) -> Answer:
         ]
         return Answer({"tenants": found}, lines)
     memory = session.looking().memory
-    teaching = _teaching(args) if args.to == "parameters" else None
+    if args.to == "parameters" and args.compress is not None:
+        raise InvalidRequest("--compress is for KV caches; an adapter has none.")
     made = memory.promote(
-        args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone, teaching=teaching
-    )
+        args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone,
+        compressor=args.compress, share=0.5 if args.share is None else args.share,
+        teaching=_teaching(args) if args.to == "parameters" else None,
+    )  # fmt: skip
     if isinstance(made.payload, Parameters):
         return _adapter(session, made, made.payload)
     assert isinstance(made.payload, Activation)  # noqa: S101  # what is left

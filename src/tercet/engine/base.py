@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from tercet.errors import Unsupported
@@ -76,7 +76,7 @@ class Run(Protocol):
 
 
 class CacheEngine(Engine, Protocol):
-    """An engine whose abilities include `logits` and `cache`; with `compose`, `deviations` and `rotated` too."""
+    """An engine whose abilities include `logits` and `cache`; with `compose`, `rotated` works too."""
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, with nothing added before or after."""
@@ -96,8 +96,17 @@ class CacheEngine(Engine, Protocol):
     def prefill(self, tokens: Sequence[int], past: KVCache | None = None) -> KVCache:
         """The cache of `past` and `tokens`. Raises InvalidRequest if the context is too long."""
 
-    def rotated(self, keys: Tensor, layer: int, by: int) -> Tensor:
-        """Keys (H, R, d) of a layer moved by so many positions: a copy."""
+    def observe(self, tokens: Sequence[int]) -> tuple[KVCache, Mapping[int, Tensor]]:
+        """As `prefill`, and the queries by layer, (Hq, T, d) after RoPE, of the layers that see all tokens.
+
+        Query head h looks at key/value head h // (Hq / H). Layers with a window are left out.
+        """
+
+    def scaling(self, layer: int) -> float:
+        """What q · k is multiplied by in a layer, before the softmax."""
+
+    def rotated(self, rows: Tensor, layer: int, by: int | Tensor) -> Tensor:
+        """Keys or queries (..., R, d) of a layer moved by so many positions, or each row by its own (R,): a copy."""
 
 
 class AdapterEngine(CacheEngine, Protocol):

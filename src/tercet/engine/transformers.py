@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -214,39 +214,27 @@ class TransformersEngine:
         run.extend(tokens)
         return run.cache()
 
-    def observe(
-        self, tokens: Sequence[int], *, window: int = 0, hidden: bool = False
-    ) -> tuple[KVCache, dict[int, Tensor], dict[int, Tensor]]:
-        """Prefill, and see what compressors ask for: the cache, queries and hidden states by layer.
+    def observe(self, tokens: Sequence[int]) -> tuple[KVCache, Mapping[int, Tensor]]:
+        """See `CacheEngine.observe`: one prefill. Raises InvalidRequest if the context is too long."""
+        run, seen = self.run(), dict[int, Any]()
 
-        Queries are (Hq, w, d) after RoPE, of the last w = min(window, T) tokens; hidden states (T, width), each layer's
-        attention's input, with `hidden`. Raises InvalidRequest if the context is too long.
-        """
-        from contextlib import ExitStack
+        def note(layer: int, _: str, queries: Tensor) -> None:
+            if self.windows[layer] is None:
+                seen[layer] = queries
 
-        run = self.run()
-        queries: dict[int, Tensor] = {}
-        states: dict[int, Tensor] = {}
-        if window:
-            run.rows.watch = lambda layer, _, asked: queries.update({layer: asked[:, -window:]})
-        with ExitStack() as undo:
-            for number, layer in enumerate(self._decoder.layers if hidden else ()):
-
-                def note(_: object, __: object, given: dict[str, Any], number: int = number) -> None:
-                    states[number] = given["hidden_states"][0]
-
-                undo.callback(layer.self_attn.register_forward_pre_hook(note, with_kwargs=True).remove)
-            run.extend(tokens)
-        run.rows.watch = None
-        return run.cache(), queries, states
+        run.rows.watch = note
+        run.extend(tokens)
+        return run.cache(), seen
 
     def generate(self, messages: Sequence[Turn], *, max_tokens: int = 256) -> Iterator[str]:
         """Answer, greedily, in pieces as they come."""
         run = self.run()
         return run.pieces(run.extend(self.encode(self.render(messages))), max_tokens=max_tokens)
 
-    def rotated(self, keys: Tensor, layer: int, by: int) -> Tensor:
-        """Keys (H, R, d) of a layer moved by so many positions, in float32: rope(rope(x, p), n) = rope(x, p + n).
+    def rotated(self, rows: Tensor, layer: int, by: int | Tensor) -> Tensor:
+        """Keys or queries (..., R, d) of a layer moved by `by` positions: rope(rope(x, p), n) = rope(x, p + n).
+
+        `by` is one number for all rows, or one for each, (R,); computed in float32.
 
         Half-split pairing; dimensions beyond the rotary ones stay. The factor by which some kinds of rope scale is in
         the stored keys already, so the rotation itself scales by 1.
@@ -257,14 +245,14 @@ class TransformersEngine:
             raise Unsupported(f"The rope of {self._name} depends on the length; its keys cannot be moved.")
         rotary = self._decoder.rotary_emb
         inverse = getattr(rotary, f"{self._kinds[layer]}_inv_freq", None)
-        angle = by * (rotary.inv_freq if inverse is None else inverse).double()
+        angle = torch.as_tensor(by)[..., None] * (rotary.inv_freq if inverse is None else inverse).double()
         cos, sin = torch.cos(angle).float(), torch.sin(angle).float()
-        half = angle.shape[0]
-        moved = keys.float().clone()
-        left, right = keys[..., :half].float(), keys[..., half : 2 * half].float()
+        half = angle.shape[-1]
+        moved = rows.float().clone()
+        left, right = rows[..., :half].float(), rows[..., half : 2 * half].float()
         moved[..., :half] = left * cos - right * sin
         moved[..., half : 2 * half] = right * cos + left * sin
-        return moved.to(keys.dtype)
+        return moved.to(rows.dtype)
 
     def states(self, ids: Tensor, positions: Tensor, rows: Rows) -> Tensor:
         """The decoder's last states, (1, q, width), of tokens at positions, over rows."""

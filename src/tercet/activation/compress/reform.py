@@ -45,9 +45,9 @@ class Reform:
 
     def _states(self, layers: Sequence[LayerView], head: Head) -> Tensor:
         layer, number, kind = head
-        if not 0 <= layer < len(layers) or not 0 <= number < len(layers[layer].keys):
-            raise InvalidRequest(f"The model has no head {number} in layer {layer}.")
-        view = layers[layer]
+        view = next((one for one in layers if one.layer == layer), None)
+        if view is None or not 0 <= number < len(view.keys):
+            raise InvalidRequest(f"The model has no head {number} in layer {layer} that sees all tokens.")
         if kind == "value":
             return view.values[number]
         if view.turn is None:
