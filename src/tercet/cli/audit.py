@@ -25,19 +25,19 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Do what is asked; `verify` has exit code 1 if anything is wrong."""
-    tercet = session.existing().tercet
+    tercet, by = session.existing().tercet, session.caller
     if args.what == "verify":
-        found = tercet.verify_audit(args.files, tenant=args.tenant, key=args.public_key)
+        found = tercet.verify_audit(args.files, tenant=args.tenant, key=args.public_key, by=by)
         return answer(found, "The chain is whole")
     if args.what == "anchor":
         if len(args.files) != 1:
             raise InvalidRequest("Name the file to write: `tercet audit anchor FILE`.")
-        document = tercet.anchor(args.files[0], tenant=args.tenant)
+        document = tercet.anchor(args.files[0], tenant=args.tenant, by=by)
         said = f"Anchored line {document['seq']:,} in {args.files[0]}; keep it where the vault's folder is not"
         return Answer(document, [said, f"Its head is {document['head']}"])
     if args.files:
         raise InvalidRequest("`tercet audit log` reads the vault; it takes no file.")
-    found_lines = tercet.audit(tenant=args.tenant, since=args.since, limit=args.limit)
+    found_lines = tercet.audit(tenant=args.tenant, since=args.since, limit=args.limit, by=by)
     rows = [
         {
             "seq": line.seq,

@@ -45,6 +45,7 @@ from tercet.vault.search.lines import LineView, Pasts
 from tercet.vault.search.vectors import unpack
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
+from tercet.vault.sight import Sight
 from tercet.vault.spaces import Space
 from tercet.vault.writer import Writer
 
@@ -142,6 +143,7 @@ class Tenant:
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
         self._wide = Wide(segments_of(self.path))
         self._pasts = Pasts()
+        self._sight = Sight()
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
         self._checked = False
@@ -388,6 +390,7 @@ class Tenant:
         with self._cache_lock:
             self._columns.clear()
             self._pasts.clear()
+            self._sight.clear()
             self._wide.close()
 
     def close(self) -> None:
@@ -404,7 +407,7 @@ class Tenant:
 
     def _reader(self, connection: apsw.Connection, moment: Moment) -> Reader:
         if moment == HERE:
-            return Reader(connection, self.name)
+            return Reader(connection, self.name, sight=self._sight)
         line = line_at(connection, moment)
         seq, _ = head(connection)
         with self._cache_lock:
