@@ -204,7 +204,7 @@ def require(tercet: Guarded, by: Caller, tenant: str) -> None:
 
 
 def administered_tenant(tercet: Guarded, tenant: str | None, by: Caller | None) -> Tenant:
-    """A tenant's file (left out: the caller's own, else "default"), for a caller that administers it. Raises Refused."""
+    """A tenant's file (left out: the caller's own, or "default"), if the caller administers it. Raises Refused."""
     caller = by or Caller()
     name = (caller.within or Scope()).within(tenant=tenant).tenant
     require(tercet, caller, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 
 from tercet.cli import out
 from tercet.cli.options import Parser, add_limit
@@ -57,10 +58,16 @@ def run(session: Session, args: Namespace) -> Answer:
             Span(f"{line.seq:>7}  ", "faint"),
             f"{line.at:%Y-%m-%d %H:%M:%S}  ",
             Span(f"{line.by:<12} ", "name"),
-            f"{line.action:<10} {line.id or ''}{f' v{line.version}' if line.version else ''}",
+            f"{line.action:<10} {line.id or _about(line.detail)}{f' v{line.version}' if line.version else ''}",
         ]
         for line in found_lines
     ]
     if more:
         lines.append(f"{out.count(len(rows), 'line')}; go on with --since {rows[-1]['seq']}")
     return Answer({"lines": rows, "truncated": more}, lines)
+
+
+def _about(detail: Mapping[str, object]) -> str:
+    """What a line says that is about no single memory, as far as it fits."""
+    said = ", ".join(f"{key} {value}" for key, value in detail.items() if isinstance(value, str | int))
+    return out.one_line(said)

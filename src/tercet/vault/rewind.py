@@ -247,7 +247,9 @@ def _move(writer: Writer, id: bytes, row: Then, state: str, seq: int) -> None:
             "SELECT detail ->> '$.former' FROM journal WHERE number = ? AND seq <= ? AND action = ? ORDER BY seq DESC"
         )
         former = scalar(writer.connection, statement, (row.n, seq, state))
+    # A time set for the other state must not count in this one: of the archive it would be the end.
     writer.connection.execute("UPDATE cubes SET state = ?, former = ? WHERE n = ?", (state, former, row.n))
+    writer.look_again(row.n)
     writer.chain.append(state, format_id(id), place=(row.n, _scope(writer, row.n)), former=row.state)
 
 
