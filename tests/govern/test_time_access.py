@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tercet.govern.rules import Rule
 from tercet.testing import FakeEmbedder
 from tercet.testing.travelling import found, texts
 from tercet.vault.journal import head
+from tercet.vault.writer import Writer
 
 ROOT, ANN, CHIEF = Caller("root"), Caller("ann"), Caller("chief")
 EVERY = frozenset({"administer", "read", "write", "revise", "forget", "share"})
@@ -101,6 +103,25 @@ def test_only_administrators_travel_and_audit(t: Tercet, receipt: Receipt, tmp_p
             call()
     assert paper.exists()
     assert t.verify_audit([paper, receipt], by=ROOT).passed
+
+
+@pytest.mark.usefixtures("receipt")
+def test_a_right_that_ends_meanwhile(t: Tercet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the first look at the rules and the transaction: nothing is changed."""
+    made = t.admin(by=ROOT).create_key("root", rights={"administer"})
+    caller, tenant = t.caller(made.text), t.vault.tenant("default")
+    real, seen = tenant.writing, heads(t)
+
+    def writing(*, by: str, branch: str | None = None) -> AbstractContextManager[Writer]:
+        monkeypatch.setattr(tenant, "writing", real)
+        t.admin(by=ROOT).revoke_key(made.key.id)
+        seen.update(heads(t))
+        return real(by=by, branch=branch)
+
+    monkeypatch.setattr(tenant, "writing", writing)
+    with pytest.raises(Refused, match="opens nothing"):
+        t.restore("s", by=caller)
+    assert heads(t) == seen
 
 
 def test_the_same_with_await(t: Tercet, receipt: Receipt, tmp_path: Path) -> None:
