@@ -233,8 +233,10 @@ def _rewrite(writer: Writer, row: Then, then: Then, of: Marks) -> bool:
     if _same(now, old):
         return False
     behavioural = replace(old.behavioural, parent=None)
+    # Who released a later text from quarantine has not released this one.
+    governance = replace(now.governance, trust=min(now.governance.trust, old.governance.trust))
     draft = replace(
-        old, descriptive=replace(old.descriptive, recorded=None), governance=now.governance, behavioural=behavioural
+        old, descriptive=replace(old.descriptive, recorded=None), governance=governance, behavioural=behavioural
     )
     entry = Entry(draft, words.counts(old.text), of(old.text))
     writer.rewrite(row.n, now, entry, None, "restore", kept=vectors_of(connection, then.n, then.version))

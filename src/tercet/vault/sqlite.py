@@ -227,7 +227,9 @@ class Tenant:
         keep = np.ones(len(seen), dtype=np.bool_)
         left_out = query(connection, _ENDED, (to_micros(now),)) if now is not None else []
         if (where or {}).get("quarantined") is not True:  # nothing else brings one into an answer
-            left_out += query(connection, "SELECT n FROM cubes WHERE trust = 0")
+            # Nor what is in quarantine now, nor what was then: a person has released another version.
+            both = [connection, *([reader.past.connection] if reader.past is not None else [])]
+            left_out += [row for one in both for row in query(one, "SELECT n FROM cubes WHERE trust = 0")]
         if left_out:
             rows = seen.rows_of(np.array([n for (n,) in left_out], dtype=np.int64))
             keep[rows[rows >= 0]] = False
