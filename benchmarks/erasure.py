@@ -71,6 +71,10 @@ class Planted:
 
 
 BRANCHES = (None, "aside", "above")
+TOGETHER = 20
+"""Rare words in one question: no other text has one, so that a canary that is left comes first. By vectors, which take
+one text at a time, a tenth of them is asked for."""
+WALKED = "walked home across the bridge."
 WHERE = {"state": {"$ne": "none"}}
 """Archived memories too."""
 
@@ -83,7 +87,7 @@ def plant(t: Tercet, count: int, fillers: int) -> Planted:
         return [f"canary{dice.getrandbits(64):016x}" for _ in range(number)]
 
     def said(words: Sequence[str]) -> list[Message]:
-        texts = [w if i % 2 else f"In the evening {w} walked home across the bridge." for i, w in enumerate(words)]
+        texts = [w if i % 2 else f"In the evening {w} {WALKED}" for i, w in enumerate(words)]
         return [Message(text, tags=(word,)) for text, word in zip(texts, words, strict=True)]
 
     alice = t.scope(user="alice")
@@ -171,17 +175,22 @@ def _line(t: Tercet) -> int:
 
 
 def _found(t: Tercet, folder: Path, planted: Planted, receipts: Sequence[Receipt]) -> dict[str, int]:
-    """How many words are found, by way; in versions: how many ids are got."""
+    """How many questions find a canary, and how many lists, ids and words have one."""
     raw = b"\0".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
     views = [t.scope(user="alice", branch=branch) for branch in BRANCHES]
     pasts = [views[0].as_of(known=line) for line in planted.lines]
     by: dict[str, int] = {"words": 0, "vectors": 0, "lists": 0, "versions": 0, "bytes": 0}
-    for word in planted.everything:
-        for view in views:
-            for policy in ("words", "vectors"):
-                hits = view.recall(word, limit=10, policy=policy, where=WHERE)
-                by[policy] += any(word in hit.cube.text for hit in hits)
-        by["bytes"] += any(word.encode(form) in raw for form in ("utf-8", "utf-16-le"))
+    words = planted.everything
+    asked = {
+        "words": [" ".join(words[start : start + TOGETHER]) for start in range(0, len(words), TOGETHER)],
+        "vectors": [*words[:: TOGETHER // 2], *words[1 :: TOGETHER // 2], f"In the evening {words[0]} {WALKED}"],
+    }
+    for view in views:
+        for policy, questions in asked.items():
+            for question in questions:
+                hits = view.recall(question, limit=10, policy=policy, where=WHERE)
+                by[policy] += any("canary" in hit.cube.text for hit in hits)
+    by["bytes"] = sum(any(word.encode(form) in raw for form in ("utf-8", "utf-16-le")) for word in words)
     for view in (*views, *pasts):  # each that there is, with every version of it
         for cube in _all(view):
             said = " ".join(old.text for old in view.history(cube.id))
