@@ -204,9 +204,10 @@ def require(tercet: Guarded, by: Caller, tenant: str) -> None:
 
 
 def administered_tenant(tercet: Guarded, tenant: str | None, by: Caller | None) -> Tenant:
-    """A tenant's file (left out: "default"), for a caller that administers it. Raises Refused."""
-    name = (Scope() if tenant is None else Scope(tenant)).tenant
-    require(tercet, by or Caller(), name)
+    """A tenant's file (left out: the caller's own, or "default"), if the caller administers it. Raises Refused."""
+    caller = by or Caller()
+    name = (caller.within or Scope()).within(tenant=tenant).tenant
+    require(tercet, caller, name)
     return tercet.vault.tenant(name)
 
 

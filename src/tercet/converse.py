@@ -18,6 +18,7 @@ from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, V
 from tercet.text.recall.context import lines_of
 from tercet.text.recall.frame import CLOSING, OPENING
 from tercet.text.recall.hits import Hits
+from tercet.vault.branches import HERE, Moment
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine, CacheEngine, Engine, Run
@@ -42,6 +43,7 @@ class Memory(Protocol):
 
     scope: Scope
     by: Caller
+    moment: Moment
     tercet: Any
 
     def recall(self, question: str, *, limit: int) -> Hits:
@@ -104,6 +106,8 @@ def promote(
     """See `ScopedMemory.promote`. `find` gives the cubes that may be promoted, as of a snapshot."""
     if to not in {"activation", "parameters"}:
         raise InvalidRequest(f"Memories are promoted to 'activation' or 'parameters', not to {to!r}.")
+    if view.moment != HERE:
+        raise InvalidRequest("What a model reads ahead is the main line as it is now; promote there.")
     tenant = _tenant(view)
     with tenant.reading() as reader:
         sources = find(reader)
@@ -271,7 +275,7 @@ def _with_caches(
 
 def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence[MemCube]) -> list[Used]:
     """KV memories of what was recalled, in the order of the hits, none telling what another tells already."""
-    if not cubes:
+    if not cubes or view.moment != HERE:  # a cache was read from the main line as it is now
         return []
     with _tenant(view).reading() as reader:
         seen = reader.under(_allowed(view)(reader))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tercet.admin import administered_tenant
@@ -22,7 +23,8 @@ from tercet.vault.rewind import Diff, Rewound
 
 if TYPE_CHECKING:
     from tercet.govern.gate import Gate
-    from tercet.vault.sqlite import SqliteVault
+    from tercet.vault.sqlite import SqliteVault, Tenant
+    from tercet.vault.writer import Writer
 
 OURS = "tercet"
 """By whom the journal says that something was done to a whole tenant, if nobody is named."""
@@ -41,7 +43,7 @@ class TimeMachine:
 
         Raises InvalidRequest for a name that is taken or cannot be one, MissingBranch.
         """
-        with administered_tenant(self, tenant, by).writing(by=(by or Caller(OURS)).signed, branch=branch) as writer:
+        with self._changing(tenant, by, branch) as (_, writer):
             return take_snapshot(writer, name)
 
     def branch(
@@ -51,7 +53,7 @@ class TimeMachine:
 
         Raises InvalidRequest for a name that is taken or cannot be one, MissingBranch.
         """
-        with administered_tenant(self, tenant, by).writing(by=(by or Caller(OURS)).signed) as writer:
+        with self._changing(tenant, by) as (_, writer):
             return make_branch(writer, name, from_)
 
     def snapshots(self, *, tenant: str | None = None, by: Caller | None = None) -> Sequence[Snapshot]:
@@ -75,10 +77,9 @@ class TimeMachine:
         Old content comes back as new versions, what was made since is hidden. Holds, access and retention stay as they
         are now, and what was erased since stays erased. Raises MissingBranch.
         """
-        held = administered_tenant(self, tenant, by)
-        with held.reading() as reader:
+        with administered_tenant(self, tenant, by).reading() as reader:
             branch = rewind.branch_of(reader.connection, name)
-        with held.writing(by=(by or Caller(OURS)).signed, branch=branch) as writer:
+        with self._changing(tenant, by, branch) as (_, writer):
             return rewind.restore(writer, name, self.vault.marks)
 
     def drop(self, name: str, *, tenant: str | None = None, by: Caller | None = None) -> int:
@@ -87,11 +88,20 @@ class TimeMachine:
         Returns how many rows of memories went. Raises MissingBranch, Held, and InvalidRequest if other branches begin
         on the branch.
         """
-        held = administered_tenant(self, tenant, by)
-        with held.reading() as reader:
+        with administered_tenant(self, tenant, by).reading() as reader:
             named_line(reader.connection, name)  # what is not there is said before a tenant's file is made
-        with held.writing(by=(by or Caller(OURS)).signed) as writer:
+        with self._changing(tenant, by) as (held, writer):
             gone = rewind.drop(writer, name)
         held.forget_cache()
         held.scrub()
         return gone
+
+    @contextmanager
+    def _changing(
+        self, tenant: str | None, by: Caller | None, branch: str | None = None
+    ) -> Iterator[tuple[Tenant, Writer]]:
+        """A transaction, for whoever administers the tenant before it and within it: a right may end in between."""
+        held = administered_tenant(self, tenant, by)
+        with held.writing(by=(by or Caller(OURS)).signed, branch=branch) as writer:
+            self.gate.administer(writer.reader, by or Caller(), held.name)
+            yield held, writer

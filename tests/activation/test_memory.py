@@ -118,6 +118,27 @@ def test_forgetting_a_source_withdraws_it_everywhere(opened: Open, tiny: Transfo
         all_clear(t)
 
 
+def test_a_cache_is_of_the_main_line_as_it_is_now(alice: ScopedMemory) -> None:
+    """On a branch and in the past a chat reads what they show, not what was cached; nothing is promoted there."""
+    t, text = alice.tercet, alice.remember("The boiler code is 4417.")
+    then = alice.changes()[-1].seq
+    t.snapshot("s")
+    t.branch("b", from_="s")
+    b = t.scope(user="alice", branch="b")
+    b.revise(text.id, "The boiler code is 9921.")
+    cube = alice.promote(text.id)
+    for view in (b, alice.as_of(known=then)):
+        with pytest.raises(InvalidRequest, match=r"main line|past"):
+            view.promote(text.id)
+        reply = view.chat("What is the boiler code?", max_tokens=2)
+        assert (reply.memories, reply.kv) == ((text.id,), ())
+    assert alice.chat("What is the boiler code?", max_tokens=2).kv == (cube.id,)
+    receipt = b.forget(text.id)  # from a branch, and the cache of the main line goes
+    assert set(receipt.erased) == {text.id, cube.id}
+    assert files(t) == []
+    all_clear(t)
+
+
 def test_what_is_unlinked_is_overwritten(alice: ScopedMemory, tmp_path: Path) -> None:
     text = alice.remember("The boiler code is 4417.")
     path = data_file(alice, alice.promote(text))

@@ -105,6 +105,29 @@ def test_every_command_keeps_to_the_rules(ruled: Cli, tmp_path: Path) -> None:
     assert ruled(*ROOT, "list", "--json").json["total"] == 2
 
 
+def test_the_time_machine_and_the_audit_keep_to_the_rules(ruled: Cli, tmp_path: Path) -> None:
+    """Each command asks as its caller or its key: exit code 3, nothing said, nothing changed."""
+    receipt, anchor = str(tmp_path / "receipt"), str(tmp_path / "anchor")
+    id = ruled(*ROOT, "list", "--json").json["cubes"][0]["id"]
+    assert ruled(*ROOT, "snapshot", "s").code == ruled(*ROOT, "branch", "b").code == 0
+    assert ruled(*ROOT, "forget", id, "--receipt", receipt).code == 0
+    text = ruled(*ROOT, "keys", "create", "ci", "--right", "read", "--right", "forget", "--json").json["text"]
+    commands = [["snapshot", "new"], ["snapshot"], ["snapshot", "--drop", "s"], ["branch", "b2"], ["branch"],
+                ["branch", "--drop", "b"], ["diff", "s"], ["restore", "s"], ["audit", "verify"], ["audit", "log"],
+                ["audit", "anchor", anchor], ["verify", receipt]]  # fmt: skip
+    before = ruled(*ROOT, "audit", "log", "--json").json
+    for who in (("--as", "ann"), ("--as", "eve"), ("--key", text), ()):
+        for words in commands:
+            done = ruled(*who, *words)
+            assert (done.code, done.out) == (3, ""), (who, words)
+    assert ruled(*ROOT, "audit", "log", "--json").json == before
+    assert not (tmp_path / "anchor").exists()
+    for words in commands:
+        assert ruled(*ROOT, *words).code in {0, 4}, words
+    by = {line["action"]: line["by"] for line in ruled(*ROOT, "audit", "log", "--json").json["lines"]}
+    assert (by["snapshot"], by["branch"], by["drop"]) == ("root",) * 3
+
+
 def test_keys(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     hers = cli.id("The boiler is loud.", "--user", "alice")
     his = cli.id("The garden is green.", "--user", "bob")

@@ -121,6 +121,26 @@ class TestKeptApart:
         assert trust_of(memory.rollback(page.id, version=1)) is Trust.QUARANTINED
         assert memory.context("hotel pool") == ""
 
+    def test_no_past_branch_or_restore_lets_it_out(self, memory: ScopedMemory) -> None:
+        """What was released is the text that a person read, not the one that was there before it."""
+        t = memory.tercet
+        page = memory.remember(PAGE)
+        then = memory.changes()[-1].seq
+        t.snapshot("s")
+        memory.revise(page.id, "The hotel has no pool.")
+        memory.admit(page.id)
+        t.branch("b", from_="s")
+        views = [memory.as_of(known=then), t.scope(branch="b")]
+        for view in views:
+            assert (view.recall("hotel pool"), view.context("hotel pool")) == ([], "")
+            assert view.list(where={"quarantined": True}).total == 1
+        on_b = views[1]
+        assert trust_of(on_b.admit(page.id)) is Trust.OBSERVED
+        assert "pool" in on_b.context("hotel pool")
+        t.restore("s")
+        assert (memory.get(page.id).text, trust_of(memory.get(page.id))) == (page.text, Trust.QUARANTINED)
+        assert memory.context("hotel pool") == ""
+
     def test_the_filter_forgets_them(self, memory: ScopedMemory) -> None:
         page, said = memory.remember(PAGE), memory.remember("It has forty rooms.")
         assert memory.forget(where={"quarantined": True}).erased == (page.id,)

@@ -97,6 +97,58 @@ def test_delete_deletes_and_nothing_brings_it_back(
         assert again.scope(user="alice").list().total == 60
 
 
+def test_delete_reaches_snapshots_and_branches(t: Tercet, alice: ScopedMemory, folder: Path, tmp_path: Path) -> None:
+    """T10. Revised on a branch and on a branch of that, written on one alone, hidden by a restore: gone from each, from
+    every line of the past and every byte, and no snapshot, undo, backup or import brings one back.
+    """
+    word, words = "canary", [f"canary{uuid.uuid4().hex}" for _ in range(7)]
+    first, second = alice.remember_many([f"The code is {one}." for one in words[:2]])
+    t.snapshot("s")
+    hidden = alice.remember(f"The code is {words[2]}.")
+    undo = t.restore("s").undo
+    t.branch("b", from_="s")
+    b = t.scope(user="alice", branch="b")
+    b.revise(first.id, f"On b: {words[3]}.")
+    t.branch("c", from_="b")
+    c = t.scope(user="alice", branch="c")
+    c.revise(first.id, f"On c: {words[4]}.")
+    only = c.remember(f"Only on c: {words[5]}.")
+    made = c.remember(derive([c.get(first.id), c.get(second.id)], Text(f"Made on c: {words[6]}."), method="m"))
+    t.snapshot("of c", branch="c")
+    archive = BytesIO()
+    export_scope(c, archive)
+    t.backup(tmp_path / "backup")
+    last = t.audit(limit=10_000)[-1].seq
+
+    gone = {*alice.forget([first.id, second.id, hidden.id]).erased, *c.forget(only.id).erased}
+    assert gone == {first.id, second.id, hidden.id, only.id, made.id}
+
+    def nowhere(t: Tercet) -> None:
+        views = [t.scope(user="alice", branch=name) for name in (None, "b", "c")]
+        for view in [*views, *(view.as_of(known=line) for view in views for line in range(66, last + 1, 4))]:
+            assert word not in repr([cube.text for cube in view.list(limit=1000)])
+            assert word not in repr([hit.cube.text for hit in view.recall(f"code on c {words[0]}", limit=100)])
+            for id in gone:
+                with pytest.raises(MissingMemory):
+                    view.history(id)
+        assert not [one for one in words if one.encode() in bytes_of(folder)]
+        all_clear(t)
+
+    nowhere(t)
+    for name in ("of c", undo, "s"):
+        t.restore(name)
+    archive.seek(0)
+    assert {one.id for one in import_archive(alice, archive).skipped} >= gone - {hidden.id}
+    nowhere(t)
+    t.close()
+    restore(tmp_path / "backup", folder)
+    with Tercet.open(folder, embedder=FakeEmbedder()) as again:
+        nowhere(again)
+        again.drop("c")
+        again.drop("b")
+        assert again.scope(user="alice").list(limit=1000).total == 60
+
+
 def test_a_delete_that_waits_says_so(t: Tercet, alice: ScopedMemory) -> None:
     """T10. No "deleted" is said of bytes that are still there."""
     cube = alice.remember("The code is 4417.")

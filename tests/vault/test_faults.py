@@ -110,6 +110,11 @@ def test_a_power_cut_in_a_sweep_leaves_the_old_or_the_new(seed: int, folder: Pat
     survive(folder, seed, 10, ends=True)
 
 
+@pytest.mark.parametrize("seed", range(16))
+def test_a_power_cut_while_travelling_leaves_the_old_or_the_new(seed: int, folder: Path) -> None:
+    survive(folder, seed, 14, travels=True, vectors=seed % 3 == 2)
+
+
 def test_the_checks_see_a_lost_write(folder: Path, tmp_path: Path) -> None:
     with FaultyDisk(folder) as disk:
         history = History(folder, 3, disk=disk)
@@ -157,6 +162,19 @@ def test_a_failing_disk_in_a_sweep_changes_nothing(fault: str, tmp_path: Path) -
         return endure(folder, 7, 6, Fault(nth, kind.error, kind.times, kind.calls), ends=True)
 
     for nth in range(1, run(10**9), 41):
+        run(nth)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_failing_disk_while_travelling_changes_nothing(fault: str, tmp_path: Path) -> None:
+    kind = FAULTS[fault]
+
+    def run(nth: int) -> int:
+        folder = tmp_path / str(nth)
+        folder.mkdir()
+        return endure(folder, 4, 12, Fault(nth, kind.error, kind.times, kind.calls), travels=True)
+
+    for nth in range(1, run(10**9), 97):
         run(nth)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 
 from tercet.cli import out
 from tercet.cli.options import Parser, add_limit
@@ -25,19 +26,19 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Do what is asked; `verify` has exit code 1 if anything is wrong."""
-    tercet = session.existing().tercet
+    tercet, by = session.existing().tercet, session.caller
     if args.what == "verify":
-        found = tercet.verify_audit(args.files, tenant=args.tenant, key=args.public_key)
+        found = tercet.verify_audit(args.files, tenant=args.tenant, key=args.public_key, by=by)
         return answer(found, "The chain is whole")
     if args.what == "anchor":
         if len(args.files) != 1:
             raise InvalidRequest("Name the file to write: `tercet audit anchor FILE`.")
-        document = tercet.anchor(args.files[0], tenant=args.tenant)
+        document = tercet.anchor(args.files[0], tenant=args.tenant, by=by)
         said = f"Anchored line {document['seq']:,} in {args.files[0]}; keep it where the vault's folder is not"
         return Answer(document, [said, f"Its head is {document['head']}"])
     if args.files:
         raise InvalidRequest("`tercet audit log` reads the vault; it takes no file.")
-    found_lines = tercet.audit(tenant=args.tenant, since=args.since, limit=args.limit)
+    found_lines = tercet.audit(tenant=args.tenant, since=args.since, limit=args.limit, by=by)
     rows = [
         {
             "seq": line.seq,
@@ -57,10 +58,16 @@ def run(session: Session, args: Namespace) -> Answer:
             Span(f"{line.seq:>7}  ", "faint"),
             f"{line.at:%Y-%m-%d %H:%M:%S}  ",
             Span(f"{line.by:<12} ", "name"),
-            f"{line.action:<10} {line.id or ''}{f' v{line.version}' if line.version else ''}",
+            f"{line.action:<10} {line.id or _about(line.detail)}{f' v{line.version}' if line.version else ''}",
         ]
         for line in found_lines
     ]
     if more:
         lines.append(f"{out.count(len(rows), 'line')}; go on with --since {rows[-1]['seq']}")
     return Answer({"lines": rows, "truncated": more}, lines)
+
+
+def _about(detail: Mapping[str, object]) -> str:
+    """What a line says that is about no single memory, as far as it fits."""
+    said = ", ".join(f"{key} {value}" for key, value in detail.items() if isinstance(value, str | int))
+    return out.one_line(said)

@@ -24,17 +24,17 @@ def run(session: Session, args: Namespace) -> Answer:
     """Begin, list or drop."""
     if sum(map(bool, (args.name is not None, args.list, args.drop is not None))) > 1:
         raise InvalidRequest("Give a NAME, --list or --drop, one at a time.")
-    tercet, tenant = session.looking().tercet, args.tenant
+    tercet, tenant, by = session.looking().tercet, args.tenant, session.caller
     if args.drop is not None:
-        if args.drop in {one.name for one in tercet.snapshots(tenant=tenant)}:
+        if args.drop in {one.name for one in tercet.snapshots(tenant=tenant, by=by)}:
             raise InvalidRequest(f"{args.drop!r} is a snapshot; `tercet snapshot --drop` drops it.")
-        gone = tercet.drop(args.drop, tenant=tenant)
+        gone = tercet.drop(args.drop, tenant=tenant, by=by)
         said = f"Dropped branch {args.drop}, with {out.count(gone, 'memory')} of its own."
         return Answer({"dropped": args.drop, "memories": gone}, [said])
     if args.name is not None:
-        made = tercet.branch(args.name, from_=args.source or args.branch, tenant=tenant)
+        made = tercet.branch(args.name, from_=args.source or args.branch, tenant=tenant, by=by)
         return Answer({"branch": branch_json(made)}, [f"Branch {made.name} from {made.parent}, line {made.fork}."])
-    found = tercet.branches(tenant=tenant)
+    found = tercet.branches(tenant=tenant, by=by)
     lines: list[Line] = []
     for one in found:
         own = f"{out.count(one.memories, 'memory')} of its own"

@@ -22,7 +22,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Compare."""
-    found = session.looking().tercet.diff(args.a, args.b, tenant=args.tenant)
+    found = session.looking().tercet.diff(args.a, args.b, tenant=args.tenant, by=session.caller)
     lines: list[Line] = []
     for kind, sign in SIGNS.items():
         for one in getattr(found, kind):

@@ -14,6 +14,7 @@ from tercet.vault.schema import NEWEST
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
+    from tercet.scope import Caller
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,7 +34,7 @@ def run(session: Session, args: Namespace) -> Answer:
         "findings": findings,
         "recall_by": tercet.recall_by(),
         "schema": NEWEST,
-        "spaces": _spaces(tercet) if not left else {},
+        "spaces": _spaces(tercet, session.caller) if not left else {},
     }
     lines: list[Line] = [
         [
@@ -54,8 +55,8 @@ def run(session: Session, args: Namespace) -> Answer:
     return Answer(document, lines, code=1 if left else 0)
 
 
-def _spaces(tercet: Tercet) -> dict[str, dict[str, Any]]:
-    return {name: numbers["spaces"] for name, numbers in tercet.stats()["tenants"].items()}
+def _spaces(tercet: Tercet, by: Caller) -> dict[str, dict[str, Any]]:
+    return {name: numbers["spaces"] for name, numbers in tercet.stats(by=by)["tenants"].items()}
 
 
 def _left(space: dict[str, Any]) -> str:

@@ -42,7 +42,10 @@ def run(session: Session, args: Namespace) -> Answer:
         if not args.yes:
             every = total == memory.list(limit=1).total
             meant = out.count(total, "memory") + (", all that this scope holds" if every and total else "")
-            raise InvalidRequest(f"This meets {meant}; nothing was forgotten. Add --yes to forget them.")
+            raise InvalidRequest(
+                f"This meets {meant}; nothing was forgotten. Add --yes to forget them, on every branch and where a "
+                "restore has hidden them, too."
+            )
         # An empty filter is everything, and has been counted.
         chosen = {"where": where} if where else {"everything": True}
         receipt = memory.forget(**chosen, despite_hold=args.despite_hold)

@@ -26,8 +26,8 @@ def run(session: Session, args: Namespace) -> Answer:
             sys.stderr.write(f"\r{done:,} of {total:,} vectors{'' if done < total else chr(10)}")
             sys.stderr.flush()
 
-    made = tercet.reembed(keep=args.keep, progress=progress)
-    spaces = {name: numbers["spaces"] for name, numbers in tercet.stats()["tenants"].items()}
+    made = tercet.reembed(keep=args.keep, progress=progress, by=session.caller)
+    spaces = {name: numbers["spaces"] for name, numbers in tercet.stats(by=session.caller)["tenants"].items()}
     lines: list[Line] = [f"{out.count(made, 'vector')} made"]
     for name, held in spaces.items():
         lines += [f"{name}: {space} has {one['vectors']:,}" for space, one in held.items()]

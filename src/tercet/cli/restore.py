@@ -17,7 +17,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Go back."""
-    done = session.looking().tercet.restore(args.name, tenant=args.tenant)
+    done = session.looking().tercet.restore(args.name, tenant=args.tenant, by=session.caller)
     said = f"{len(done.revised)} revised, {len(done.hidden)} hidden, {len(done.shown)} shown, {len(done.moved)} moved"
     undo = f"To undo this: tercet restore {done.undo!r}"
     return Answer(rewound_json(done), [f"Back at {done.name} on {done.branch}: {said}.", undo])

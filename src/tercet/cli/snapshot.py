@@ -23,16 +23,16 @@ def run(session: Session, args: Namespace) -> Answer:
     """Take, list or drop."""
     if sum(map(bool, (args.name is not None, args.list, args.drop is not None))) > 1:
         raise InvalidRequest("Give a NAME, --list or --drop, one at a time.")
-    tercet, tenant = session.looking().tercet, args.tenant
+    tercet, tenant, by = session.looking().tercet, args.tenant, session.caller
     if args.drop is not None:
-        if args.drop not in {one.name for one in tercet.snapshots(tenant=tenant)}:
+        if args.drop not in {one.name for one in tercet.snapshots(tenant=tenant, by=by)}:
             raise MissingBranch(args.drop)
-        tercet.drop(args.drop, tenant=tenant)
+        tercet.drop(args.drop, tenant=tenant, by=by)
         return Answer({"dropped": args.drop}, [f"Dropped snapshot {args.drop}."])
     if args.name is not None:
-        made = tercet.snapshot(args.name, tenant=tenant, branch=args.branch)
+        made = tercet.snapshot(args.name, tenant=tenant, by=by, branch=args.branch)
         return Answer({"snapshot": snapshot_json(made)}, [f"Snapshot {made.name} of {made.branch}, line {made.seq}."])
-    found = tercet.snapshots(tenant=tenant)
+    found = tercet.snapshots(tenant=tenant, by=by)
     lines: list[Line] = [
         [Span(one.name, "strong"), f"  {out.day_and_time(one.at)}  of {one.branch}, line {one.seq}"] for one in found
     ]

@@ -31,7 +31,8 @@ def add_key(parser: Parser) -> None:
 
 def run(session: Session, args: Namespace) -> Answer:
     """Verify; exit code 1 if anything is wrong."""
-    return answer(session.existing().tercet.verify(args.receipt, key=args.public_key), "The receipt is genuine")
+    found = session.existing().tercet.verify(args.receipt, key=args.public_key, by=session.caller)
+    return answer(found, "The receipt is genuine")
 
 
 def answer(found: Audited, well: str) -> Answer:

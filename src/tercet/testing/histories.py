@@ -19,7 +19,8 @@ from tercet.vault.sqlite import SqliteVault
 
 USERS = ("alice", "bob")
 Held = Mapping[str, tuple[MemCube, ...]]
-"""Every version of every cube, by id."""
+"""Every version of every cube: by id on the main line, as "BRANCH/id" on a branch. "branch NAME" and "snapshot NAME"
+say that there is one, and hold nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,21 @@ class History:
         Whether cubes get vectors, some at once and some by a job.
     ends
         Whether some cubes have an end, at which a sweep erases them.
+    travels
+        Whether snapshots are taken and restored, and branches begun, written to and dropped.
     """
 
     def __init__(
-        self, folder: Path, seed: int, *, disk: FaultyDisk | None = None, vectors: bool = False, ends: bool = False
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        disk: FaultyDisk | None = None,
+        vectors: bool = False,
+        ends: bool = False,
+        travels: bool = False,
     ) -> None:
-        self.folder, self.disk, self.vectors, self.ends = folder, disk, vectors, ends
+        self.folder, self.disk, self.vectors, self.ends, self.travels = folder, disk, vectors, ends, travels
         self.dice = random.Random(seed)  # noqa: S311  # a test's choices
         self.clock, self.entropy = SeededClock(), SeededEntropy(seed)
         self.held: dict[str, tuple[MemCube, ...]] = {}
@@ -65,6 +75,7 @@ class History:
         self.scrubbed: set[str] = set()
         self._words = 0
         self._ending: set[str] = set()
+        self._shots: dict[str, dict[str, str]] = {}
         self.t = self.open()
 
     def open(self, *, embedder: bool = False, dim: int = 16) -> Tercet:
@@ -95,7 +106,7 @@ class History:
     def step(self) -> None:
         """One call; whatever it raises leaves what is acknowledged as it was."""
         calls: list[tuple[int, Callable[[], None]]] = [(4, self._remember), (2, self._remember_many), (1, self._reopen)]
-        if self.held:
+        if any(map(_is_id, self.held)):
             calls += [(4, self._revise), (3, self._forget), (2, self._use)]
         if self.vectors:
             calls.append((2, self._work))
@@ -103,6 +114,10 @@ class History:
             calls.append((1, self._move))
         if self.ends:
             calls += [(4, self._remember_briefly), (3, self._sweep)]
+        if self.travels:
+            calls += [(3, self._snapshot), (2, self._branch)]
+            calls += [(3, self._restore)] if self._shots else []
+            calls += [(4, self._write_aside), (1, self._drop)] if self._branches() else []
         [call] = self.dice.choices([call for _, call in calls], [weight for weight, _ in calls])
         call()
 
@@ -143,9 +158,10 @@ class History:
         id = self._pick()
         receipt = self.t.scope(user=self.held[id][0].scope.user).forget(id)
         self.erased.add(id)
-        if receipt.scrubbed_at is not None:
-            self.scrubbed |= {cube.text.split()[0] for cube in self.held[id]}
-        del self.held[id]
+        for key in [key for key in self.held if key.rpartition("/")[2] == id]:
+            versions = self.held.pop(key)
+            if receipt.scrubbed_at is not None:
+                self.scrubbed |= {cube.text.split()[0] for cube in versions}
 
     def _use(self) -> None:
         # A use makes a cube activated, and the state is part of what is told of every version.
@@ -187,15 +203,64 @@ class History:
         if self.disk is None or self.disk.failed == failed:
             assert not self._ending & self.held.keys(), "what has ended is still there"
 
+    def _snapshot(self) -> None:
+        name = f"s{len(self._shots)}"
+        self.t.snapshot(name)
+        self._shots[name] = self._texts()
+        self.held[f"snapshot {name}"] = ()
+
+    def _restore(self) -> None:
+        name, before = self.dice.choice(sorted(self._shots)), self._texts()
+        self._shots[self.t.restore(name).undo] = before
+        self.held = dict(read(self.t))
+        wanted = {id: text for id, text in self._shots[name].items() if id not in self.erased}
+        assert self._texts() == wanted, "a restore brought back something else"
+
+    def _branch(self) -> None:
+        self._words += 1
+        name = f"b{self._words}"
+        self.t.branch(name)
+        shown = {f"{name}/{id}": versions for id, versions in self.held.items() if _is_id(id)}
+        self.held |= {f"branch {name}": (), **shown}
+
+    def _write_aside(self) -> None:
+        name = self.dice.choice(self._branches())
+        branch, there = self.t.scope(branch=name), [key for key in sorted(self.held) if key.startswith(f"{name}/")]
+        if there and self.dice.random() < 0.6:
+            key = self.dice.choice(there)
+            cube = branch.revise(key.rpartition("/")[2], self.text(), expect=len(self.held[key]))
+            self.held[key] = (*self.held[key], cube)
+        else:
+            cube = self.t.scope(branch=name, user=self.dice.choice(USERS)).remember(self.text())
+            self.held[f"{name}/{cube.id}"] = (cube,)
+
+    def _drop(self) -> None:
+        name = self.dice.choice(self._branches())
+        self.t.drop(name)
+        mine = {key for key in self.held if key.startswith(f"{name}/")} | {f"branch {name}"}
+        kept = {key.rpartition("/")[2] for key in self.held.keys() - mine}
+        hidden = {id for shot in self._shots.values() for id in shot}
+        self.erased |= {key.rpartition("/")[2] for key in mine if _is_id(key.rpartition("/")[2])} - kept - hidden
+        for key in mine:
+            del self.held[key]
+
+    def _texts(self) -> dict[str, str]:
+        return {id: versions[-1].text for id, versions in self.held.items() if _is_id(id)}
+
+    def _branches(self) -> list[str]:
+        return sorted(key.removeprefix("branch ") for key in self.held if key.startswith("branch "))
+
     def _reopen(self) -> None:
         self.close()
         self.t = self.open(embedder=self.vectors and self.dice.random() < 0.5)
 
     def _pick(self) -> str:
-        return self.dice.choice(sorted(self.held))
+        return self.dice.choice(sorted(filter(_is_id, self.held)))
 
 
-def survive(folder: Path, seed: int, steps: int, *, vectors: bool = False, ends: bool = False) -> list[bool]:
+def survive(
+    folder: Path, seed: int, steps: int, *, vectors: bool = False, ends: bool = False, travels: bool = False
+) -> list[bool]:
     """Run a history, cut the power twice, and check what is found: at any moment, and right after a call returned.
 
     Returns, for each cut within a call, whether the call was found done. Raises AssertionError if a promise was broken.
@@ -203,7 +268,7 @@ def survive(folder: Path, seed: int, steps: int, *, vectors: bool = False, ends:
     dice = random.Random(seed)  # noqa: S311  # a test's choices
     done = []
     with FaultyDisk(folder) as disk:
-        history = History(folder, seed, disk=disk, vectors=vectors, ends=ends)
+        history = History(folder, seed, disk=disk, vectors=vectors, ends=ends, travels=travels)
         moments = list(history.run(steps))
         history.close()
         for number, at in enumerate((dice.randrange(disk.now + 1), dice.choice(moments).at)):
@@ -225,14 +290,23 @@ class Fault:
     calls: frozenset[Call] = CHANGES
 
 
-def endure(folder: Path, seed: int, steps: int, fault: Fault, *, vectors: bool = False, ends: bool = False) -> int:
+def endure(
+    folder: Path,
+    seed: int,
+    steps: int,
+    fault: Fault,
+    *,
+    vectors: bool = False,
+    ends: bool = False,
+    travels: bool = False,
+) -> int:
     """Run a history while the disk fails; returns how many calls to the disk it took.
 
     A call that meets the fault raises a VaultError or does its work; either way the vault is then as it was
     acknowledged, and once the disk works again the history goes on.
     """
     with FaultyDisk(folder) as disk:
-        history = History(folder, seed, disk=disk, vectors=vectors, ends=ends)
+        history = History(folder, seed, disk=disk, vectors=vectors, ends=ends, travels=travels)
         disk.fail(fault.nth, fault.error, times=fault.times, calls=fault.calls)
         for _ in range(steps):
             failed = disk.failed
@@ -279,9 +353,18 @@ def check(folder: Path, *allowed: Moment) -> Moment:
 
 
 def read(t: Tercet) -> Held:
-    """Everything the default tenant holds."""
-    whole = t.scope()
-    return {cube.id: tuple(whole.history(cube.id)) for cube in whole.list(limit=10_000)}
+    """Everything the default tenant holds, on every branch."""
+    whole, found = t.scope(), dict[str, tuple[MemCube, ...]]()
+    found |= {cube.id: tuple(whole.history(cube.id)) for cube in whole.list(limit=10_000)}
+    for name in [one.name for one in t.branches()]:
+        branch = t.scope(branch=name)
+        found |= {f"{name}/{cube.id}": tuple(branch.history(cube.id)) for cube in branch.list(limit=10_000)}
+        found[f"branch {name}"] = ()
+    return found | {f"snapshot {one.name}": () for one in t.snapshots()}
+
+
+def _is_id(key: str) -> bool:
+    return " " not in key and "/" not in key
 
 
 def _gone(t: Tercet, again: MemCube) -> None:

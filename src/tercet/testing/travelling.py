@@ -325,11 +325,12 @@ class TimeTests(Contract):
         b = t.scope(user="alice", branch="b")
         b.revise(one.id, "One on b.")
         only = b.remember("Only on b.")
+        t.scope(user="carol", branch="b").remember("Of somebody who is only on b.")
         t.snapshot("s", branch="b")
         t.branch("c", from_="s")
         with pytest.raises(InvalidRequest, match="'b': c"):
             t.drop("b")
-        assert (t.drop("c"), t.drop("b")) == (0, 2)
+        assert (t.drop("c"), t.drop("b")) == (0, 3)
         assert (texts(alice), t.branches(), t.snapshots()) == ({"One."}, [], [])
         assert alice.history(one.id) == [one]
         t.branch("b")

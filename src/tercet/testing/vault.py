@@ -24,6 +24,7 @@ from tercet.testing.changing import ChangeTests
 from tercet.testing.erasing import ForgetTests
 from tercet.testing.filtering import FilterTests
 from tercet.testing.keeping import UpkeepTests
+from tercet.testing.lasting import LastingTests
 from tercet.testing.living import LifeTests
 from tercet.testing.reading import ReadTests
 from tercet.testing.remembering import RememberTests
@@ -45,6 +46,7 @@ class VaultTests(
     UpkeepTests,
     LifeTests,
     TimeTests,
+    LastingTests,
     SlotTests,
 ):
     """Every promise of the contract is one test. Subclass it and provide `open_tercet`."""

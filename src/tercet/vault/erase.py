@@ -186,7 +186,7 @@ def _take_out(writer: Writer, found: Mapping[int, MemCube], chosen: Container[st
         writer.connection.execute(ledger, (parse_id(cube.id), to_micros(writer.at)))
     writer.chain.branch = writer.branch
     slots.release(writer, list(found.values()))
-    _let_go_of_names(writer.connection, places, rows)
+    let_go_of_names(writer.connection, places, rows)
     return rows
 
 
@@ -281,7 +281,7 @@ def _rebuild(writer: Writer, gone: Mapping[int, MemCube]) -> int:
     return count
 
 
-def _let_go_of_names(connection: apsw.Connection, places: Iterable[tuple[int, int]], rows: dict[str, int]) -> None:
+def let_go_of_names(connection: apsw.Connection, places: Iterable[tuple[int, int]], rows: dict[str, int]) -> None:
     """The names of users and scopes that hold nothing any more go, too: they are content."""
     for owner, scope in places:
         for (table, unused), n in zip(UNUSED_NAMES.items(), (scope, owner), strict=True):

@@ -6,7 +6,7 @@ import base64
 import copy
 import json
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
 import apsw
@@ -21,20 +21,21 @@ from tercet.vault.allowed import EVERYTHING, Allowed
 from tercet.vault.branches import TRUNK, Line
 from tercet.vault.codec import commit, decode
 from tercet.vault.connection import marks, query, rising, scalar, undamaged
-from tercet.vault.filters import Where, compile_where, split_where
+from tercet.vault.filters import Where, split_where
 from tercet.vault.ids import format_id, parse_id
 from tercet.vault.journal import Change
 from tercet.vault.past import Overlay
+from tercet.vault.select import FROM, select
+from tercet.vault.sight import Sight
 
 Ints = NDArray[np.int64]
 
 MAX_LIMIT = 10_000
 
-_HEAD = "FROM cubes c JOIN scopes s ON s.n = c.scope JOIN owners o ON o.n = s.owner"
 _CUBE = f"""
 SELECT c.n, c.id, v.version, c.state, o.user, s.agent, s.session, v.header, v.salt, v.commitment,
        coalesce(v.text, e.text)
-{_HEAD} JOIN versions v ON v.cube = c.n AND v.branch = c.branch LEFT JOIN episodes e ON e.n = v.piece
+{FROM} JOIN versions v ON v.cube = c.n AND v.branch = c.branch LEFT JOIN episodes e ON e.n = v.piece
 WHERE TRUE
 """
 
@@ -44,23 +45,6 @@ SELECT n, id FROM cubes c WHERE n IN ({}) AND version IS NOT (
     SELECT max(v.version) FROM versions v WHERE v.cube = c.n AND v.branch = c.branch
 )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which cubes a call may see and asks for, as a condition over `cubes c`, `scopes s` and `owners o`."""
-
-    condition: str
-    bindings: tuple[Any, ...]
-
-
-def select(scope: Scope, where: Where | None = None, allowed: Allowed = EVERYTHING) -> Selection:
-    """The cubes of a scope that meet `where`, of those that are allowed."""
-    condition, bindings = compile_where(where, scope.user)
-    parts = [("o.user", scope.user), ("s.agent", scope.agent), ("s.session", scope.session)]
-    given = [(column, value) for column, value in parts if value is not None]
-    condition = " AND ".join([*(f"{column} = ?" for column, _ in given), condition, allowed.condition])
-    return Selection(condition, (*(value for _, value in given), *bindings, *allowed.bindings))
 
 
 class Page(list[MemCube]):
@@ -82,7 +66,7 @@ class Reader:
     All of it, or what `under` leaves.
 
     `past` reads, from a vault in memory, those cubes that the line shows otherwise than the rows are; `left_out` are
-    the numbers of rows that it does not show.
+    the numbers of rows that it does not show. `sight` is kept between readers of the main line.
     """
 
     def __init__(
@@ -93,8 +77,10 @@ class Reader:
         line: Line = TRUNK,
         past: Reader | None = None,
         overlay: Overlay | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.connection, self.tenant, self.line, self.past = connection, tenant, line, past
+        self.sight = sight
         self.left_out = overlay.left_out if overlay else ()
         self.there = overlay.there if overlay else frozenset[int]()
         self.allowed = EVERYTHING
@@ -201,20 +187,28 @@ class Reader:
         """
         check_limit(limit)
         after = _read_cursor(cursor)
+        total, numbers = self._turn(scope, where, after, limit + 1)
+        following = _write_cursor(numbers[limit - 1]) if len(numbers) > limit else None
+        return Page(self.cubes(numbers[:limit]), total=total, cursor=following)
+
+    def _turn(self, scope: Scope, where: Where | None, after: int, limit: int) -> tuple[int, list[int]]:
+        """How many cubes there are, and the numbers of the first of them after a number, in order."""
+        if self.sight is not None and self.line.plain and self.allowed is not EVERYTHING:
+            seen = self.sight.numbers(self.connection, scope, self.allowed, where)
+            start = int(np.searchsorted(seen, after, side="right"))
+            return len(seen), seen[start : start + limit].tolist()
         chosen = select(scope, where, self.allowed)
         total, numbers = 0, list[int]()
         for reader in self._readers:
-            base = f"{_HEAD} WHERE {reader._seen} AND {chosen.condition}"  # noqa: SLF001
+            base = f"{FROM} WHERE {reader._seen} AND {chosen.condition}"  # noqa: SLF001
             total += scalar(reader.connection, f"SELECT count(*) {base}", chosen.bindings)
             rows = query(
                 reader.connection,
                 f"SELECT c.n {base} AND c.n > ? ORDER BY c.n LIMIT ?",
-                (*chosen.bindings, after, limit + 1),
+                (*chosen.bindings, after, limit),
             )
             numbers += rising([n for (n,) in rows], after)
-        numbers.sort()
-        following = _write_cursor(numbers[limit - 1]) if len(numbers) > limit else None
-        return Page(self.cubes(numbers[:limit]), total=total, cursor=following)
+        return total, sorted(numbers)
 
     def named(self, scope: Scope, ref: str) -> MemCube | None:
         """The cube that a ref names within exactly this scope, where a part left out means none."""
@@ -266,7 +260,7 @@ class Reader:
         chosen = select(scope, where, self.allowed)
         found: list[int] = []
         for reader in self._readers:
-            statement = f"SELECT c.n {_HEAD} WHERE {reader._seen} AND {chosen.condition} ORDER BY c.n"  # noqa: SLF001
+            statement = f"SELECT c.n {FROM} WHERE {reader._seen} AND {chosen.condition} ORDER BY c.n"  # noqa: SLF001
             found += [n for (n,) in query(reader.connection, statement, chosen.bindings)]
         return found if self.past is None else sorted(found)
 
@@ -285,7 +279,7 @@ class Reader:
             chosen = select(scope)
             condition = " AND ".join([chosen.condition, *(test.condition for test in plain)])
             bound = (*chosen.bindings, *(one for test in plain for one in test.bound))
-            yield self._set(f"c.n) {_HEAD} WHERE {condition}", bound), True
+            yield self._set(f"c.n) {FROM} WHERE {condition}", bound), True
         for test in tests:
             if test.of_label:
                 yield self._set(f"a.cube) FROM attributes a WHERE {test.over}", test.bound), test.holds
@@ -303,7 +297,7 @@ class Reader:
         chosen = select(scope, where, self.allowed)
         named, bound = ("TRUE", ()) if id is None else ("c.id = ?", (parse_id(id) or b"",))
         own = "TRUE" if self.line.branch == 0 else f"c.branch = {self.line.branch} AND c.hidden != 0"
-        statement = f"SELECT c.n {_HEAD} WHERE {named} AND {own} AND {chosen.condition} ORDER BY c.n"
+        statement = f"SELECT c.n {FROM} WHERE {named} AND {own} AND {chosen.condition} ORDER BY c.n"
         found = {n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))}
         if self.line.branch:
             seen = self.numbers(scope, where) if id is None else self.having(scope, named, bound)
@@ -317,7 +311,7 @@ class Reader:
 
     def _find(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
         chosen = select(scope, None, self.allowed)
-        statement = f"SELECT c.n {_HEAD} WHERE {condition} AND {self._seen} AND {chosen.condition}"
+        statement = f"SELECT c.n {FROM} WHERE {condition} AND {self._seen} AND {chosen.condition}"
         return [n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))]
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:

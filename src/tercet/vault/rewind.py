@@ -13,7 +13,7 @@ from tercet.lifecycle import State
 from tercet.vault.branches import OPEN, Layer, Line, branch_name, branch_number, line_of, named_line, take_snapshot
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import query, scalar
-from tercet.vault.erase import leave_scrub, remove
+from tercet.vault.erase import leave_scrub, let_go_of_names, remove
 from tercet.vault.ids import format_id
 from tercet.vault.past import HIDE, SHOW, Marks, Then, own_rows, seen, touched, vectors_of, versions_of
 from tercet.vault.search import words
@@ -165,7 +165,7 @@ def drop(writer: Writer, name: str) -> int:
         raise InvalidRequest(f"Branches begin on {name!r}: {', '.join(one for (one,) in above)}; drop them first.")
     numbers = [n for (n,) in query(connection, "SELECT n FROM cubes WHERE branch = ? AND branch > 0", (branch,))]
     cubes = dict(zip(numbers, writer.reader.cubes(numbers), strict=True))
-    counted: dict[str, int] = {}
+    counted, places = dict[str, int](), set[tuple[int, int]]()
     writer.chain.branch = branch
     for n, cube in cubes.items():
         if cube.governance.hold is not None:
@@ -173,11 +173,13 @@ def drop(writer: Writer, name: str) -> int:
         id = scalar(connection, "SELECT id FROM cubes WHERE n = ?", (n,))
         remove(connection, n, cube, counted)
         elsewhere = scalar(connection, "SELECT 1 FROM cubes WHERE id = ?", (id,))
-        place = (n, writer.scope(cube.scope)[1])
-        writer.chain.append("drop" if elsewhere else "forget", cube.id, cube.version, place=place)
+        owner, scope = writer.scope(cube.scope)
+        places.add((owner, scope))
+        writer.chain.append("drop" if elsewhere else "forget", cube.id, cube.version, place=(n, scope))
         if not elsewhere:
             connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (id, to_micros(writer.at)))
     writer.chain.branch = writer.branch
+    let_go_of_names(connection, places, counted)
     connection.execute("DELETE FROM snapshots WHERE branch = ?", (branch,))
     connection.execute("DELETE FROM branches WHERE n = ?", (branch,))
     writer.chain.append("drop", of=branch)
@@ -231,8 +233,10 @@ def _rewrite(writer: Writer, row: Then, then: Then, of: Marks) -> bool:
     if _same(now, old):
         return False
     behavioural = replace(old.behavioural, parent=None)
+    # Who released a later text from quarantine has not released this one.
+    governance = replace(now.governance, trust=min(now.governance.trust, old.governance.trust))
     draft = replace(
-        old, descriptive=replace(old.descriptive, recorded=None), governance=now.governance, behavioural=behavioural
+        old, descriptive=replace(old.descriptive, recorded=None), governance=governance, behavioural=behavioural
     )
     entry = Entry(draft, words.counts(old.text), of(old.text))
     writer.rewrite(row.n, now, entry, None, "restore", kept=vectors_of(connection, then.n, then.version))
@@ -247,7 +251,9 @@ def _move(writer: Writer, id: bytes, row: Then, state: str, seq: int) -> None:
             "SELECT detail ->> '$.former' FROM journal WHERE number = ? AND seq <= ? AND action = ? ORDER BY seq DESC"
         )
         former = scalar(writer.connection, statement, (row.n, seq, state))
+    # A time set for the other state must not count in this one: of the archive it would be the end.
     writer.connection.execute("UPDATE cubes SET state = ?, former = ? WHERE n = ?", (state, former, row.n))
+    writer.look_again(row.n)
     writer.chain.append(state, format_id(id), place=(row.n, _scope(writer, row.n)), former=row.state)
 
 

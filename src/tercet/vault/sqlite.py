@@ -45,6 +45,7 @@ from tercet.vault.search.lines import LineView, Pasts
 from tercet.vault.search.vectors import unpack
 from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
+from tercet.vault.sight import Sight
 from tercet.vault.spaces import Space
 from tercet.vault.writer import Writer
 
@@ -142,6 +143,7 @@ class Tenant:
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
         self._wide = Wide(segments_of(self.path))
         self._pasts = Pasts()
+        self._sight = Sight()
         self._uses: dict[str, tuple[int, datetime]] = {}
         self._closed = False
         self._checked = False
@@ -225,7 +227,9 @@ class Tenant:
         keep = np.ones(len(seen), dtype=np.bool_)
         left_out = query(connection, _ENDED, (to_micros(now),)) if now is not None else []
         if (where or {}).get("quarantined") is not True:  # nothing else brings one into an answer
-            left_out += query(connection, "SELECT n FROM cubes WHERE trust = 0")
+            # Nor what is in quarantine now, nor what was then: a person has released another version.
+            both = [connection, *([reader.past.connection] if reader.past is not None else [])]
+            left_out += [row for one in both for row in query(one, "SELECT n FROM cubes WHERE trust = 0")]
         if left_out:
             rows = seen.rows_of(np.array([n for (n,) in left_out], dtype=np.int64))
             keep[rows[rows >= 0]] = False
@@ -388,6 +392,7 @@ class Tenant:
         with self._cache_lock:
             self._columns.clear()
             self._pasts.clear()
+            self._sight.clear()
             self._wide.close()
 
     def close(self) -> None:
@@ -404,7 +409,7 @@ class Tenant:
 
     def _reader(self, connection: apsw.Connection, moment: Moment) -> Reader:
         if moment == HERE:
-            return Reader(connection, self.name)
+            return Reader(connection, self.name, sight=self._sight)
         line = line_at(connection, moment)
         seq, _ = head(connection)
         with self._cache_lock:

@@ -24,7 +24,9 @@ AGAIN = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Looks at what is due and at nothing else. Cubes that are frozen or on hold stay, and so does a branch's overlay.
+    """Looks at what is due and at nothing else. Cubes that are frozen or on hold, on whichever branch, stay.
+
+    An end holds for every branch, and for what a restore has hidden. Only the main line fades: it alone is used.
 
     Attributes
     ----------
@@ -96,7 +98,7 @@ class Sweep:
 
 _ENDED = """
 SELECT n, expires FROM cubes
-WHERE expires <= ? AND (expires, n) > (?, ?) AND branch = 0 AND held = 0 AND state != 'frozen'
+WHERE expires <= ? AND (expires, n) > (?, ?) AND held = 0 AND state != 'frozen'
 ORDER BY expires, n LIMIT ?
 """
 _DUE = """
@@ -109,7 +111,7 @@ ORDER BY c.due, c.n LIMIT ?
 """
 _NEXT = """
 SELECT min(least) FROM (
-    SELECT min(expires) AS least FROM cubes WHERE expires > ? AND branch = 0 AND held = 0 AND state != 'frozen'
+    SELECT min(expires) AS least FROM cubes WHERE expires > ? AND held = 0 AND state != 'frozen'
     UNION ALL SELECT min(due) FROM cubes WHERE due > ? AND branch = 0 AND state != 'frozen'
 )
 """

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from tercet import lifecycle
 from tercet.cube import Kind, Link, MemCube, Scalar
-from tercet.errors import InvalidRequest, MissingMemory, StaleWrite
+from tercet.errors import IllegalTransition, InvalidRequest, MissingMemory, StaleWrite
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault import blobs, jobs, slots
@@ -115,7 +115,7 @@ class Writer:
         if expect is not None and old.version != expect:
             raise StaleWrite(id, expected=expect, found=old.version)
         if old.state is State.FROZEN:
-            lifecycle.step(old.state, State.GENERATED)
+            raise IllegalTransition(f"Memory {id} is frozen and takes no new version; `unfreeze` it first.")
         return self.rewrite(n, old, entry, self.space(space), action)
 
     def rewrite(
@@ -241,6 +241,13 @@ class Writer:
         ends = [one for one in (expires, due) if one is not None]
         if ends:
             jobs.enqueue(self.connection, "sweep", {}, at=from_micros(min(ends)), sooner=True)
+
+    def look_again(self, n: int) -> None:
+        """Let a cube that was put into a state fade from now on; how long one has been in the archive is not known."""
+        [(state, half_life)] = query(self.connection, "SELECT state, half_life FROM cubes WHERE n = ?", (n,))
+        due = None if half_life is None or state == State.ARCHIVED else _later(self.at, half_life)
+        self.connection.execute("UPDATE cubes SET due = ? WHERE n = ?", (_micros(due), n))
+        self.wake(n)
 
     def exported(self, path: str, sha256: bytes, numbers: Sequence[int]) -> None:
         """Take down that cubes were written to a file outside, which no erasure reaches."""
