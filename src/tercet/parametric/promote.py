@@ -79,8 +79,8 @@ def promote(
     check_sources(sources)
     facts, clashes, taught = lesson(sources)
     links = [[cube.id, cube.version] for cube in taught]
-    told = [links, repr(engine.base), asdict(replace(how.recipe, checkpoint_every=1))]
-    run = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    names = [links, repr(engine.base), asdict(replace(how.recipe, checkpoint_every=1))]
+    run = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]
     with tenant.reading() as reader:
         # `replaces` writes a version; without it the same lesson is the same cube.
         twin = (
@@ -97,15 +97,14 @@ def promote(
     with tempfile.TemporaryDirectory(dir=folder) as name:
         files.save(served(made), Path(name), base=engine.base.name)
         judged, report = _judged(engine, Path(name), facts, how)
+        told = {
+            **report.json(), "contradictions": [_clash(one) for one in clashes], "record": vars(record),
+            "recipe": asdict(how.recipe), "adapter_bytes": (Path(name) / files.WEIGHTS).stat().st_size,
+        }  # fmt: skip
         if not report.passed:
             destroy(folder)
-            raise GateFailed(f"The adapter was not kept: {'; '.join(report.reasons)}.", report.json())
-        about = {
-            "contradictions": [_clash(one) for one in clashes],
-            "record": vars(record),
-            "recipe": asdict(how.recipe),
-        }
-        parts = _parts(Path(name), taught, engine, {**report.json(), **about}, judged, how)
+            raise GateFailed(f"The adapter was not kept: {'; '.join(report.reasons)}.", told)
+        parts = _parts(Path(name), taught, engine, told, judged, how)
         cube = _keep(tenant, scope, taught, engine, how, parts, f"adapter:{run}", by)
     destroy(folder)
     return cube

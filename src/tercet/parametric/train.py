@@ -72,7 +72,7 @@ class Recipe:
     kl: float = 0.0
     replay: float = 1.0
     warm_up: float = 0.05
-    stop: float = 0.02
+    stop: float = 0.005
     targets: str = "all"
     seconds: float | None = None
     memory_mb: float | None = None
