@@ -52,9 +52,6 @@ class Memory(Protocol):
     def remember_many(self, items: Sequence[Mapping[str, Any]]) -> object:
         """As ScopedMemory.remember_many."""
 
-    def get(self, id: str) -> MemCube:
-        """As ScopedMemory.get."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -167,10 +164,8 @@ def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> Abstra
     if not adapters:
         return nullcontext()
     able: AdapterEngine = view.tercet.engines.get(engine)
-    for one in adapters:
-        view.get(one.partition("@")[0])  # what this caller may not read it may not answer with
-    used: AbstractContextManager[None] = view.tercet.lora.using(_tenant(view), view.scope, adapters, able)
-    _tenant(view).use([one.partition("@")[0] for one in adapters], view.tercet.clock())
+    tenant = _tenant(view)
+    used: AbstractContextManager[None] = view.tercet.lora.using(tenant, view.scope, adapters, able, _allowed(view))
     return used
 
 

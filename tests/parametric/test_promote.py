@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tercet import Tercet
+from tercet import Caller, Tercet
 from tercet.cube import Governance, Kind, MemCube, Parameters, Text, Trust
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import GateFailed, InvalidRequest, MissingMemory, Refused, VaultDamaged
+from tercet.govern.rules import Rule
 from tercet.parametric.gate import Bounds
-from tercet.parametric.memory import DATA, MANIFEST, REPORT, SIGNATURE, read_blob
+from tercet.parametric.memory import DATA, MANIFEST, REPORT, SIGNATURE, read_blob, standing
 from tercet.parametric.promote import Teaching, retrain
 from tercet.parametric.train import Recipe
 from tercet.scoped import ScopedMemory
@@ -303,3 +304,33 @@ def _detached(tiny: TransformersEngine) -> Iterator[None]:
     yield
     for key in tiny.adapters.attached:
         tiny.adapters.detach(key)
+
+
+def test_who_may_not_read_a_source_gets_no_answer_from_the_adapter(t: Tercet) -> None:
+    """An adapter is no way round a rule: not even by its id, which is allowed by itself."""
+    root = Caller("root")
+    for one in (
+        Rule("allow", "root", frozenset({"administer", "read", "write", "promote"})),
+        Rule("allow", "ann", frozenset({"read"})),
+        Rule("deny", "ann", frozenset({"read"}), tags=frozenset({"hidden"})),
+    ):
+        t.admin(by=root).add_rule(one)
+    told = [one.id for one in t.scope(by=root).remember_many(FACTS)]
+    [secret] = [t.scope(by=root).remember("Mara plays the cello.", tags=["hidden"])]
+    seen, hidden = promoted(t.scope(by=root), told), promoted(t.scope(by=root), [*told, secret.id])
+    ann = t.scope(by=Caller("ann"))
+    assert ann.chat("Where?", adapters=[seen.id], limit=0, max_tokens=2).adapters == (seen.id,)
+    with pytest.raises(MissingMemory):
+        ann.chat("Where?", adapters=[hidden.id], limit=0, max_tokens=2)
+    reader = t.vault.tenant("default").reading
+    with reader() as snapshot:
+        allowed = t.gate.allowed(snapshot, ann.by, "read", ann.scope)
+        with pytest.raises(MissingMemory):
+            standing(snapshot.under(allowed), ann.scope, hidden.id)
+    assert t.scope(by=root).chat("Where?", adapters=[hidden.id], limit=0, max_tokens=2).adapters == (hidden.id,)
+
+
+def test_a_turn_counts_an_adapter_once(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
+    made = promoted(alice, ids)
+    alice.chat("Where?", adapters=[made.id], limit=0, max_tokens=2)
+    assert t.vault.tenant("default").take_uses()[made.id][0] == 1

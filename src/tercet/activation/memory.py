@@ -20,16 +20,16 @@ from tercet.activation.compose import aside
 from tercet.activation.pack import Packed
 from tercet.activation.prefix import PrefixIndex
 from tercet.activation.tier import BUDGET, RamTier
-from tercet.cube import Activation, BlobRef, Kind, MemCube, Trust, derive
+from tercet.cube import Activation, BlobRef, Kind, MemCube, derive
 from tercet.cube import Text as TextPayload
 from tercet.engine.base import differences, require
 from tercet.errors import InvalidRequest, MissingMemory, Refused, StaleWrite, VaultDamaged
-from tercet.lifecycle import READABLE
 from tercet.vault import blobs
 from tercet.vault.allowed import Allowed, everything
 from tercet.vault.codec import dump
 from tercet.vault.connection import marks, query
 from tercet.vault.ids import parse_id
+from tercet.vault.standing import check_standing
 from tercet.vault.writer import Entry
 
 if TYPE_CHECKING:
@@ -292,14 +292,7 @@ def standing(reader: Reader, scope: Scope, id: str) -> MemCube:
     _, cube = reader.head(id, scope)
     if not isinstance(cube.payload, Activation):
         raise InvalidRequest(f"Memory {id} is a {cube.kind}, not a KV cache; promote it first.")
-    if cube.state not in READABLE or cube.governance.trust is Trust.QUARANTINED:
-        raise Refused(f"KV memory {id} is {cube.state} or in quarantine; it is not used.")
-    for link in cube.behavioural.derivations:
-        _, source = reader.head(link.id, scope)
-        if source.version != link.version:
-            raise Refused(f"KV memory {id} is out of date: its source {link.id} was revised. Promote it again.")
-        if source.state not in READABLE or source.governance.trust is Trust.QUARANTINED:
-            raise Refused(f"KV memory {id} is withdrawn: its source {link.id} may not be used ({source.state}).")
+    check_standing(reader, scope, cube, "KV memory")
     return cube
 
 

@@ -10,15 +10,17 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from tercet.cube import BlobRef, MemCube, Parameters, Trust
+from tercet.cube import BlobRef, MemCube, Parameters
 from tercet.engine.base import differences, require
 from tercet.errors import InvalidRequest, MissingMemory, Refused, VaultDamaged
 from tercet.lifecycle import READABLE
 from tercet.vault import blobs
+from tercet.vault.allowed import Allowed, everything
+from tercet.vault.standing import check_standing
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
@@ -42,18 +44,26 @@ class AdapterMemory:
         self._held: OrderedDict[tuple[str, str], tuple[AdapterEngine, str]] = OrderedDict()
 
     @contextmanager
-    def using(self, tenant: Tenant, scope: Scope, names: Sequence[str], engine: AdapterEngine) -> Iterator[None]:
+    def using(
+        self, tenant: Tenant, scope: Scope, names: Sequence[str], engine: AdapterEngine,
+        allowed: Callable[[Reader], Allowed] = everything,
+    ) -> Iterator[None]:  # fmt: skip
         """Compute with these adapters, all added up, in this thread; see `use` for names and errors."""
         with ExitStack() as stack:
             with self._lock:
-                keys = [self.use(tenant, scope, name, engine) for name in names]
+                keys = [self.use(tenant, scope, name, engine, allowed) for name in names]
                 stack.enter_context(engine.adapters.using(keys))
                 while len(self._held) > max(self.resident, len(names)):
                     self._let_go(next(iter(self._held)))
             yield
 
-    def use(self, tenant: Tenant, scope: Scope, name: str, engine: AdapterEngine) -> str:
+    def use(
+        self, tenant: Tenant, scope: Scope, name: str, engine: AdapterEngine,
+        allowed: Callable[[Reader], Allowed] = everything,
+    ) -> str:  # fmt: skip
         """The key under which an adapter is attached, its row and sources read now. `name` is ID, or ID@VERSION.
+
+        `allowed` says what may be read, as of a snapshot: the adapter and all that it was taught must be.
 
         Raises
         ------
@@ -70,7 +80,7 @@ class AdapterMemory:
         id, version = pinned(name)
         try:
             with tenant.reading() as reader:
-                cube = standing(reader, scope, id, version)
+                cube = standing(reader.under(allowed(reader)), scope, id, version)
         except (MissingMemory, Refused):
             self.forget(id)
             raise
@@ -114,10 +124,11 @@ def pinned(name: str) -> tuple[str, int | None]:
 def standing(reader: Reader, scope: Scope, id: str, version: int | None = None) -> MemCube:
     """An adapter's newest version, or the one that is pinned, whose sources stand as they were when it was trained.
 
-    Raises MissingMemory, Refused, InvalidRequest.
+    A reader that is `under` something must allow the cube and each of its sources. Raises MissingMemory, Refused,
+    InvalidRequest.
     """
     n, cube = reader.head(id, scope)
-    if cube.state not in READABLE:
+    if cube.state not in READABLE:  # the newest's state holds for a version that is pinned, too
         raise Refused(f"Adapter {id} is {cube.state}; it is not used.")
     if version is not None and version != cube.version:
         found = {one.version: one for one in reader.versions(n)}.get(version)
@@ -126,12 +137,7 @@ def standing(reader: Reader, scope: Scope, id: str, version: int | None = None) 
         cube = found
     if not isinstance(cube.payload, Parameters):
         raise InvalidRequest(f"Memory {id} is a {cube.kind}, not an adapter; promote it to parameters first.")
-    for link in cube.behavioural.derivations:
-        _, source = reader.head(link.id, scope)
-        if source.version != link.version:
-            raise Refused(f"Adapter {id} is out of date: its source {link.id} was revised. Promote again.")
-        if source.state not in READABLE or source.governance.trust is Trust.QUARANTINED:
-            raise Refused(f"Adapter {id} is withdrawn: its source {link.id} may not be used ({source.state}).")
+    check_standing(reader, scope, cube, "Adapter")
     return cube
 
 
