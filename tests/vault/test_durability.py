@@ -118,12 +118,12 @@ def test_the_check_sees_a_loss(tmp_path: Path) -> None:
         twins = t.scope(user=USER).remember_many(["memory 3", "memory 3"])
     book = Book({cube.id: cube.text for cube in cubes})
     with pytest.raises(AssertionError, match="lost or changed"):
-        check(tmp_path, book, None)
+        check(Tercet.open(tmp_path, embedder=FakeEmbedder()), book, None)
     book.texts.update({cube.id: cube.text for cube in twins})
     with pytest.raises(AssertionError, match="kept twice"):
-        check(tmp_path, book, None)
+        check(Tercet.open(tmp_path, embedder=FakeEmbedder()), book, None)
     with pytest.raises(AssertionError, match="half done"):
-        check(tmp_path, book, {"doing": ["memory 1", "memory 5"]})
+        check(Tercet.open(tmp_path, embedder=FakeEmbedder()), book, {"doing": ["memory 1", "memory 5"]})
 
 
 @pytest.mark.slow

@@ -146,12 +146,12 @@ def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, trav
         if line.keys() & {"kept", "gone", "state"}:
             book.note(line)
     under_way = lines[-1] if lines and "doing" in lines[-1] else None
-    return check(folder, book, under_way)
+    return check(Tercet.open(folder, embedder=FakeEmbedder()), book, under_way)
 
 
-def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
-    """Compare the vault with the book, and take into the book what the killed call did."""
-    with Tercet.open(folder, embedder=FakeEmbedder()) as t:
+def check(vault: Tercet, book: Book, under_way: dict[str, Any] | None, *, policy: str | None = None) -> str:
+    """Compare the vault with the book, and take into the book what the killed call did; closes the vault."""
+    with vault as t:
         scope = t.scope(user=USER)
         found = {cube.id: cube.text for cube in every(scope.tercet)}
         ended = settle(book, found, under_way)
@@ -162,7 +162,8 @@ def check(folder: Path, book: Book, under_way: dict[str, Any] | None) -> str:
         findings = {name: list(some) for name, some in t.doctor().items() if some}
         assert not findings, f"doctor found {findings}"
         for id, text in list(found.items())[-3:]:
-            assert id in [hit.cube.id for hit in scope.recall(text, limit=5)], f"not found: {text!r}"
+            hits = scope.recall(text, limit=5, policy=policy)
+            assert id in [hit.cube.id for hit in hits], f"not found: {text!r}"
     return ended
 
 
