@@ -23,8 +23,10 @@ CONVERSION = 1
 """Raised when converted files would come out otherwise."""
 
 
-def cache_folder() -> Path:
-    """Where what can be made again is kept: `TERCET_CACHE`, else the platform's user cache."""
+def cache_folder(given: Path | None = None) -> Path:
+    """Where what can be made again is kept: the folder given, else `TERCET_CACHE`, else the platform's user cache."""
+    if given is not None:
+        return given
     if named := os.environ.get("TERCET_CACHE"):
         return Path(named)
     import platformdirs
@@ -134,12 +136,12 @@ def weights_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def sha256(file: Path) -> str:
+def sha256(file: Path, cache: Path | None = None) -> str:
     """Hash a file once; while its path, size and time of change stay the same, remember the answer in the cache."""
     file = file.resolve()
     stat = file.stat()
     stamp = [str(file), stat.st_size, stat.st_mtime_ns]
-    note = cache_folder() / "verified" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
+    note = cache_folder(cache) / "verified" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
     try:
         known = json.loads(note.read_bytes())
         if known["stamp"] == stamp:

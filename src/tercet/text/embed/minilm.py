@@ -42,7 +42,7 @@ class MiniLM:
     threads:
         Batches computed at once; 0 means one for each core.
     cache:
-        Where the graph is kept once it is built (see `weights.cache_folder`). Where it cannot be written, the graph is
+        Where the graph is kept once it is built (see `engine.files.cache_folder`). Where it cannot be written, the graph is
         built again by each process, which takes about half a second.
     exact:
         Compute in float32 instead of int8: three times slower; the reference that int8 is measured against.
@@ -152,7 +152,7 @@ class MiniLM:
         tensors = bert.read_tensors(self.weights.model)
         if self.exact:
             return bert.build(tensors, None)
-        file = weights.cache_folder(self.cache) / f"{self.space.replace('/', '-')}.onnx"
+        file = cache_folder(self.cache) / f"{self.space.replace('/', '-')}.onnx"
         with contextlib.suppress(OSError):  # not built yet
             content = file.read_bytes()
             model = content[4:]

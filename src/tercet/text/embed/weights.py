@@ -6,16 +6,14 @@ ever downloaded by looking; `fetch` is called only for somebody who asked for th
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.util
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tercet.engine.files import cache_folder, sha256
 from tercet.errors import EmbeddingFailed, Unsupported
 
 MODEL = "all-MiniLM-L6-v2"
@@ -34,17 +32,6 @@ class Weights:
 
     model: Path
     tokenizer: Path
-
-
-def cache_folder(given: Path | None = None) -> Path:
-    """Where what can be made again is kept: the folder given, else `TERCET_CACHE`, else the platform's user cache."""
-    if given is not None:
-        return given
-    if named := os.environ.get("TERCET_CACHE"):
-        return Path(named)
-    import platformdirs
-
-    return platformdirs.user_cache_path("tercet", appauthor=False)
 
 
 def find(path: Path | None = None, *, cache: Path | None = None) -> Weights | None:
@@ -112,29 +99,10 @@ def _complete(place: Path) -> bool:
 
 def _verified(place: Path, cache: Path) -> Weights:
     for file, expected in SHA256.items():
-        found = _sha256(place / file, cache)
+        found = sha256(place / file, cache)
         if found != expected:
             raise EmbeddingFailed(
                 f"{place / file} is not the published file of {MODEL}: its sha256 is {found}, not {expected}. "
                 "Delete it, or name another path."
             )
     return Weights(place / "model.safetensors", place / "tokenizer.json")
-
-
-def _sha256(file: Path, cache: Path) -> str:
-    """Hash a file once; while its path, size and time of change stay the same, remember the answer in the cache."""
-    file = file.resolve()
-    stat = file.stat()
-    stamp = [str(file), stat.st_size, stat.st_mtime_ns]
-    note = cache / "verified" / f"{hashlib.sha256(str(file).encode()).hexdigest()[:16]}.json"
-    try:
-        known = json.loads(note.read_bytes())
-        if known["stamp"] == stamp:
-            return str(known["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no note, or one that cannot be read: hash again, and write it anew
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next start, nothing else
-        write_atomically(note, json.dumps({"stamp": stamp, "sha256": digest}).encode())
-    return digest
