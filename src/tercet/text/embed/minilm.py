@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from tercet.engine.files import cache_folder
 from tercet.text.embed import bert, weights, windows
 from tercet.text.embed.base import Embedding, Floats, Ints
 from tercet.text.embed.weights import Weights
@@ -42,7 +43,7 @@ class MiniLM:
     threads:
         Batches computed at once; 0 means one for each core.
     cache:
-        Where the graph is kept once it is built (see `engine.files.cache_folder`). Where it cannot be written, the graph is
+        Where the graph is kept once it is built (see `engine.files`). Where it cannot be written, the graph is
         built again by each process, which takes about half a second.
     exact:
         Compute in float32 instead of int8: three times slower; the reference that int8 is measured against.
