@@ -57,8 +57,10 @@ def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
 def test_a_kill_in_the_middle_of_a_deed_loses_nothing(tmp_path: Path, deed: str) -> None:
     """Indexing, consolidation, backup, re-embedding; the benchmark kills 200 in each."""
     book, ended = Book(), Counter[str]()
-    for seed in range(5):
+    for seed in range(50):
         ended[kills.kill_once(tmp_path / "vault", book, seed=seed, longest=0.2, deed=deed)] += 1
+        if seed >= 4 and ended[deed]:  # on a quick machine the deed may be over before the first kills
+            break
     assert book.acknowledged > 20
     assert ended[deed], ended
 

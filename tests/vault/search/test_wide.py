@@ -143,6 +143,25 @@ def test_a_damaged_segment_is_noticed_and_the_rows_answer(vault: Tercet) -> None
     assert len(segments(vault)) == 1
 
 
+def test_a_segment_that_another_process_removes_while_it_is_opened_is_no_error(
+    vault: Tercet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight processes on one folder met it: the next one is written, and this one unlinked, just before the open."""
+    vault.work(until_idle=True)
+    vault.vault.tenant("default").forget_cache()
+    opened, gone = Path.open, list[Path]()
+
+    def late(path: Path, *args: object, **options: object) -> object:
+        if path.suffix == ".lvq":
+            path.unlink()
+            gone.append(path)
+        return opened(path, *args, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Path, "open", late)
+    assert nearest(vault.scope(), 7)[0] == "Note number 7"
+    assert gone
+
+
 def test_a_backup_without_segments_makes_its_own(vault: Tercet, tmp_path: Path) -> None:
     vault.work(until_idle=True)
     vault.backup(tmp_path / "copy")

@@ -139,9 +139,12 @@ class SegmentReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not path.exists():
-            raise self._damaged("it is not there")
-        with _named(path), path.open("rb") as file:
+        with _named(path):
+            try:
+                file = path.open("rb")
+            except FileNotFoundError as error:  # another process may have written the next one at any moment
+                raise self._damaged("it is not there") from error
+        with _named(path), file:
             size = os.fstat(file.fileno()).st_size
             if size < PRELUDE.size:
                 raise self._damaged("it is cut short")
