@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apsw
 
@@ -44,16 +44,27 @@ class Overlay:
     """`left_out` are rows that a line does not show as they are now; `image` is a vault of those that it shows
     otherwise, by the same numbers, or None if there are none."""
 
-    left_out: tuple[int, ...]
+    left_out: frozenset[int]
     there: frozenset[int]
     image: bytes | None
+    _idle: list[apsw.Connection] = field(default_factory=list, compare=False, repr=False)
 
     def open(self) -> apsw.Connection:
-        """The vault in memory."""
-        connection = connect(None)
+        """The vault in memory, for one reader at a time."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection = connect(None)
         if self.image is not None:
             connection.deserialize("main", self.image)
         return connection
+
+    def give_back(self, connection: apsw.Connection) -> None:
+        """Keep what was only read for the next reader: to open one copies the image, and takes longer than a look."""
+        if self._idle:
+            connection.close()
+        else:
+            self._idle.append(connection)
 
 
 def seen(connection: apsw.Connection, line: Line, ids: Iterable[bytes]) -> dict[bytes, Then]:
@@ -96,7 +107,7 @@ def overlay(connection: apsw.Connection, tenant: str, line: Line, of: Marks) -> 
             if layer.branch:
                 above |= {id for _, id in own_rows(connection, layer)}
         then = [row for row in seen(connection, line, changed.values()).values() if row.n in changed]
-        left_out = tuple(sorted(changed.keys() | covered))
+        left_out = frozenset(changed.keys() | covered)
         image = _image(connection, tenant, then, of) if then else None
         return Overlay(left_out, frozenset(row.n for row in then), image)
 

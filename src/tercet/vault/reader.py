@@ -81,7 +81,8 @@ class Reader:
     ) -> None:
         self.connection, self.tenant, self.line, self.past = connection, tenant, line, past
         self.sight = sight
-        self.left_out = overlay.left_out if overlay else ()
+        self._overlay = overlay
+        self.left_out = overlay.left_out if overlay else frozenset[int]()
         self.there = overlay.there if overlay else frozenset[int]()
         self.allowed = EVERYTHING
         self._scopes: dict[tuple[str, str, str], Scope] = {}
@@ -98,17 +99,21 @@ class Reader:
     def _seen(self) -> str:
         if not self.left_out:
             return self.line.seen
-        numbers = json.dumps(self.left_out)
+        numbers = json.dumps(sorted(self.left_out))
         return f"{self.line.seen} AND c.n NOT IN (SELECT value FROM json_each('{numbers}'))"  # noqa: S608  # numbers
 
     def close(self) -> None:
         """Let the vault in memory go; the file's connection is not this one's to close."""
-        if self.past is not None:
+        if self.past is None:
+            return
+        if self._overlay is not None and self.there == self._overlay.there:
+            self._overlay.give_back(self.past.connection)
+        else:  # a writer took rows out of it
             self.past.connection.close()
 
     def cover(self, n: int) -> None:
         """See a row no more: the writer's branch has just got one of its own for that cube."""
-        self.left_out, self.there = (*self.left_out, n), self.there - {n}
+        self.left_out, self.there = self.left_out | {n}, self.there - {n}
         if self.past is not None:
             self.past.connection.execute("DELETE FROM cubes WHERE n = ?", (n,))
 
@@ -311,8 +316,10 @@ class Reader:
 
     def _find(self, scope: Scope, condition: str, bound: Sequence[object]) -> list[int]:
         chosen = select(scope, None, self.allowed)
-        statement = f"SELECT c.n {FROM} WHERE {condition} AND {self._seen} AND {chosen.condition}"
-        return [n for (n,) in query(self.connection, statement, (*bound, *chosen.bindings))]
+        statement = f"SELECT c.n {FROM} WHERE {condition} AND {self.line.seen} AND {chosen.condition}"
+        found = query(self.connection, statement, (*bound, *chosen.bindings))
+        # Few meet a condition: a look at each costs less than to give SQLite the numbers of all that are left out.
+        return [n for (n,) in found if n not in self.left_out]
 
     def _cube(self, row: tuple[Any, ...]) -> MemCube:
         n, raw, version, state, user, agent, session, header, salt, commitment, text = row

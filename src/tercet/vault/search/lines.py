@@ -97,7 +97,7 @@ class Pasts:
         seq = head(reader.connection)[0]
         key = (reader.line, seq, columns)  # whose codes it is in
         if key not in self._tables:
-            kept = np.flatnonzero(~np.isin(now.n, np.array(reader.left_out, dtype=np.int64)))
+            kept = np.flatnonzero(~np.isin(now.n, np.fromiter(reader.left_out, dtype=np.int64)))
             table = now if len(kept) == len(now) else now.take(kept)
             if reader.past is not None:
                 more = columns.read(reader.past.connection, wide=now.vectors is None)
