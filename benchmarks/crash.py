@@ -36,7 +36,7 @@ KILLERS: dict[str, Callable[..., str]] = {
 """Row -> what kills one process within it and checks the vault."""
 
 
-def run(deed: str, kills: int, *, longest: float) -> dict[str, object]:
+def run(deed: str, kills: int) -> dict[str, object]:
     """Kill that many processes at work on one vault; returns what was seen."""
     book, ended, failures, began = Book(), Counter[str](), list[str](), time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="tercet-crash-") as name:
@@ -44,7 +44,7 @@ def run(deed: str, kills: int, *, longest: float) -> dict[str, object]:
         done = 0
         for seed in range(kills):
             try:
-                ended[KILLERS[deed](folder, book, seed=seed, longest=longest)] += 1
+                ended[KILLERS[deed](folder, book, seed=seed)] += 1
             except Exception as error:  # noqa: BLE001  # whatever it is, it is counted and shown
                 failures.append(f"kill {seed}: {error!r}")
                 break  # the book and the vault differ from here on
@@ -73,7 +73,7 @@ def main() -> int:
     failed = False
     for deed in options.only:
         kills = options.kills or (8 if options.quick else 200)
-        row = run(deed, kills, longest=0.2 if options.quick else 0.4)
+        row = run(deed, kills)
         result[deed] = row
         failed = failed or bool(row["failures"])
         rows += [(f"{deed}: {key}", v if isinstance(v, int | float) else json.dumps(v)) for key, v in row.items()]

@@ -47,7 +47,7 @@ with Tercet.open(folder, embedder=FakeEmbedder()) as t:
 def test_twenty_kills_lose_nothing(tmp_path: Path) -> None:
     book = Book()
     for seed in range(20):
-        kill_once(tmp_path, book, seed=seed, longest=0.3)
+        kill_once(tmp_path, book, seed=seed)
     assert book.acknowledged > 20
     assert book.erased
 
@@ -58,7 +58,7 @@ def test_a_kill_in_the_middle_of_a_deed_loses_nothing(tmp_path: Path, deed: str)
     """Indexing, consolidation, backup, re-embedding; the benchmark kills 200 in each."""
     book, ended = Book(), Counter[str]()
     for seed in range(50):
-        ended[kills.kill_once(tmp_path / "vault", book, seed=seed, longest=0.2, deed=deed)] += 1
+        ended[kills.kill_once(tmp_path / "vault", book, seed=seed, deed=deed)] += 1
         if seed >= 4 and ended[deed]:  # on a quick machine the deed may be over before the first kills
             break
     assert book.acknowledged > 20
@@ -99,7 +99,7 @@ def test_the_crowd_sees_a_loss_and_a_stale_read(tmp_path: Path) -> None:
 def test_kills_during_branch_and_restore_leave_the_old_or_the_new(tmp_path: Path) -> None:
     book = Book()
     for seed in range(8):
-        kill_once(tmp_path, book, seed=seed, longest=0.5, travels=0.8)
+        kill_once(tmp_path, book, seed=seed, travels=0.8)
     assert book.acknowledged > 8
 
 
@@ -107,7 +107,7 @@ def test_kills_during_branch_and_restore_leave_the_old_or_the_new(tmp_path: Path
 def test_a_kill_leaves_no_erasure_half_done(phase: str, tmp_path: Path) -> None:
     book = Book()
     for seed in range(3):
-        kill_in(phase, tmp_path, book, seed=seed, longest=0.8)
+        kill_in(phase, tmp_path, book, seed=seed)
     assert book.erased
 
 

@@ -50,13 +50,34 @@ class Book:
             self.erased.add(id)
 
 
+def let_work(told: Iterator[dict[str, Any]], key: str, chance: random.Random, most: int) -> list[dict[str, Any]]:
+    """Take in what a process tells until it begins with one of its first `most` calls, then wait for a part of that.
+
+    A line that has `key` tells of a beginning. What such calls took so far says how long to wait: so a kill comes
+    within one on a quick machine as on a busy one. Returns the lines.
+    """
+    lines, took, begun = list[dict[str, Any]](), [0.005], 0.0
+    left = chance.randrange(1, most + 1)
+    for line in told:
+        now = time.perf_counter()
+        if begun:
+            took.append(now - begun)
+        begun = now if key in line else 0.0
+        lines.append(line)
+        left -= key in line
+        if not left:
+            break
+    time.sleep(1.3 * chance.random() * sum(took) / len(took))
+    return lines
+
+
 def write(folder: Path, seed: int, travels: float = 0.1) -> None:
     """Write for ever: single memories, batches, revisions, erasures, branches, restores, each told before and after."""
     chance, number = random.Random(seed), 0  # noqa: S311  # to be repeated, not to be secret
+    tell({"opening": True})
     with Tercet.open(folder, embedder=FakeEmbedder()) as t:
         scope = t.scope(user=USER)
         ids = [cube.id for cube in scope.list(limit=10_000)]
-        tell({"ready": len(ids)})
         while True:
             number += 1
             mark, action = f"m{seed}n{number}", chance.random()
@@ -125,28 +146,36 @@ def tell(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, travels: float = 0.1) -> str:
-    """Let a writer write for up to `longest` seconds, kill it, and check the vault against the book.
+def kill_once(folder: Path, book: Book, *, seed: int, calls: int = 12, travels: float = 0.1) -> str:
+    """Let a writer write, kill it within one of its first `calls` calls, and check the vault against the book.
 
     `travels` is the share of its steps that branch or restore.
 
     Returns how the call that was under way ended: "done", "undone", or "idle". Raises AssertionError for an
     acknowledged memory that is lost, is there twice or differs, a half-done call, or anything that doctor finds.
     """
-    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed), str(travels)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own module
-        assert writer.stdout is not None
-        chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
-        if chance.random() < 0.8:  # else opening, and making the vault, are points too
-            assert writer.stdout.readline(), "the writer did not begin"
-        time.sleep(longest * chance.random())
-        writer.send_signal(signal.SIGKILL)
-        lines = [json.loads(line) for line in writer.stdout.read().splitlines() if line.endswith("}")]
+    chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
+    # Opening, and making the vault, are points too.
+    key, most = ("doing", calls) if chance.random() < 0.8 else ("opening", 1)
+    lines = _killed([str(folder), str(seed), str(travels)], key, chance, most)
     for line in lines:
         if line.keys() & {"kept", "gone", "state"}:
             book.note(line)
-    under_way = lines[-1] if lines and "doing" in lines[-1] else None
+    under_way = lines[-1] if "doing" in lines[-1] else None
     return check(Tercet.open(folder, embedder=FakeEmbedder()), book, under_way)
+
+
+def _killed(words: list[str], key: str, chance: random.Random, most: int) -> list[dict[str, Any]]:
+    """Run this module with those words, kill it at work, and return what it told."""
+    command = [sys.executable, "-m", __name__, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603  # our own module
+        assert process.stdout is not None
+        told = (json.loads(line) for line in process.stdout if line.endswith("}\n"))
+        lines = let_work(told, key, chance, most)
+        process.send_signal(signal.SIGKILL)
+        lines += told
+    assert lines, "the process did not begin"
+    return lines
 
 
 def check(vault: Tercet, book: Book, under_way: dict[str, Any] | None, *, policy: str | None = None) -> str:
@@ -257,30 +286,26 @@ def go_through(folder: Path, seed: int, phase: str) -> None:
     chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
     words = (f"w{seed}n{number}x" for number in itertools.count())
     with Tercet.open(folder, embedder=FakeEmbedder(), signing_key=None) as t:
-        tell({"ready": True})
         while True:
             PHASES[phase](t, chance, words)
 
 
-def kill_in(phase: str, folder: Path, book: Book, *, seed: int, longest: float = 0.5) -> str:
-    """Kill a process within a phase; returns "done", "undone" or "part" (an intent, which was then finished).
+def kill_in(phase: str, folder: Path, book: Book, *, seed: int, calls: int = 5) -> str:
+    """Kill a process within one of the first `calls` rounds of a phase.
+
+    Returns "done", "undone", "part" (an intent, which was then finished) or "idle" (between two rounds).
 
     Raises AssertionError if an acknowledged memory is lost, an erased one is there, a word of one is in some file once
     the jobs have run, or doctor finds anything.
     """
-    command = [sys.executable, "-m", "tercet.testing.crash", str(folder), str(seed), phase]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:  # noqa: S603  # our own module
-        assert writer.stdout is not None
-        assert writer.stdout.readline(), "the writer did not begin"
-        time.sleep(longest * random.Random(seed).random())  # noqa: S311  # as above
-        writer.send_signal(signal.SIGKILL)
-        lines = [json.loads(line) for line in writer.stdout.read().splitlines() if line.endswith("}")]
+    key = "gone" if phase == "scrub" else "ending"  # the line behind which the phase's own work begins
+    lines = _killed([str(folder), str(seed), phase], key, random.Random(seed), calls)  # noqa: S311  # as above
     texts = dict(book.texts)
     for line in lines:
         texts.update(line.get("kept", {}))
         if line.keys() & {"kept", "gone"}:
             book.note(line)
-    under_way = set(lines[-1]["ending"]) if lines and "ending" in lines[-1] else set()
+    under_way = set(lines[-1].get("ending", ()))
     with Tercet.open(folder, embedder=FakeEmbedder(), signing_key=None, clock=_after_leases) as t:
         before = {cube.id for cube in every(t)}
         waits = bool(t.stats()["tenants"]["default"]["scrubs_waiting"])

@@ -10,8 +10,7 @@ import json
 import multiprocessing
 import random
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 from tercet.errors import VaultError
 from tercet.kernel import Tercet
-from tercet.testing.crash import USER, Book, check, every
+from tercet.testing.crash import USER, Book, check, every, let_work
 from tercet.testing.fakes import FakeEmbedder
 from tercet.testing.narrow import narrow
 from tercet.text.read.message import Message
@@ -46,7 +45,6 @@ class Culprit:
 
     def run(self) -> None:
         """Until it is killed."""
-        self.tell({"ready": len(self.ids)})
         while True:
             for _ in range(1 if self.deed is None else self.chance.randrange(1, 4)):
                 self.write()
@@ -136,14 +134,14 @@ def open_vault(folder: Path, dim: int = DIMS[0]) -> Tercet:
     return Tercet.open(folder, embedder=FakeEmbedder(dim), former=FakeEmbedder(sum(DIMS) - dim))
 
 
-def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, deed: str = "writing") -> str:
-    """Let a process work for up to `longest` seconds, kill it, and check the vault against the book.
+def kill_once(folder: Path, book: Book, *, seed: int, calls: int = 6, deed: str = "writing") -> str:
+    """Let a process work, kill it within one of its first `calls` deeds, and check the vault against the book.
 
     Returns what was under way: the deed's name, or how the call that wrote ended: "done", "undone", or "idle". Raises
     AssertionError for an acknowledged memory that is lost, is there twice or differs, a half-done call, or anything
     that doctor finds.
     """
-    chance, lines = random.Random(seed), list[dict[str, Any]]()  # noqa: S311  # to be repeated, not to be secret
+    chance = random.Random(seed)  # noqa: S311  # to be repeated, not to be secret
     context = multiprocessing.get_context("forkserver")  # which imports once, and has no thread or file of ours
     context.set_forkserver_preload([__name__])
     ours, theirs = context.Pipe(duplex=False)
@@ -151,16 +149,14 @@ def kill_once(folder: Path, book: Book, *, seed: int, longest: float = 0.5, deed
     process.start()
     theirs.close()
     with closing(ours):
-        if chance.random() < 0.8 or deed != "writing":  # else opening, and making the vault, are points too
-            while not (lines and ("ready" if deed == "writing" else "deed") in lines[-1]):
-                lines.append(json.loads(ours.recv_bytes()))
-        # The deed has only just begun: most kills should find it at work.
-        time.sleep(longest * chance.random() ** (1 if deed == "writing" else 2))
+        told = _told(ours)
+        if deed != "writing":
+            lines = let_work(told, "deed", chance, calls)
+        else:  # opening, and making the vault, are points too
+            lines = let_work(told, *(("doing", chance, 2 * calls) if chance.random() < 0.8 else ("opening", chance, 1)))
         process.kill()
         process.join()
-        with suppress(EOFError, OSError):  # a line that is not whole
-            while True:
-                lines.append(json.loads(ours.recv_bytes()))
+        lines += told
     for line in lines:
         if line.keys() & {"kept", "gone"}:
             book.note(line)
@@ -210,9 +206,16 @@ def check_move(folder: Path, book: Book, *, finish: bool) -> None:
             assert not any(t.doctor().values()), t.doctor()
 
 
+def _told(pipe: Connection) -> Iterator[dict[str, Any]]:
+    with suppress(EOFError, OSError):  # the end, or a line that is not whole
+        while True:
+            yield json.loads(pipe.recv_bytes())
+
+
 def _be_killed(folder: Path, seed: int, deed: str, pipe: Connection) -> None:
     def tell(line: dict[str, Any]) -> None:
         pipe.send_bytes(json.dumps(line).encode())
 
+    tell({"opening": True})
     with narrow() if deed != "writing" else nullcontext():
         Culprit(folder, seed, deed, tell).run()
