@@ -369,7 +369,7 @@ def derive(
         payload,
         Descriptive(type=type, origin=Origin(Source.MODEL, detail=method)),
         Governance(
-            scope=_common_scope([rule.scope for rule in rules]),
+            scope=common_scope([rule.scope for rule in rules]),
             access=frozenset.intersection(*(rule.access for rule in rules)),
             expires=min(ends, default=None),
             half_life_days=min(half_lives, default=None),
@@ -381,7 +381,8 @@ def derive(
     )
 
 
-def _common_scope(scopes: Sequence[Scope]) -> Scope:
+def common_scope(scopes: Sequence[Scope]) -> Scope:
+    """What scopes of one tenant have in common: a part that differs between them is left out."""
     first = scopes[0]
 
     def shared(part: str) -> str | None:

@@ -4,30 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from tercet.cube import Kind, MemCube
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.govern import quarantine
 from tercet.govern.forgetting import forget
 from tercet.govern.policy import refuse
+from tercet.govern.shares import Lent
 from tercet.parametric.runs import purge
 from tercet.scope import Right
 from tercet.text.prepare import answering_space, prepare
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
 from tercet.vault.erase import Receipt
 from tercet.vault.reader import Reader
+from tercet.vault.shares import spend
 from tercet.vault.writer import Writer
 
 if TYPE_CHECKING:
     from tercet.scoped import ScopedMemory
 
+Answer = TypeVar("Answer")
 WaitFor = Literal["vectors", "words"]
 
 
 def allowed(view: ScopedMemory, reader: Reader, right: Right = "read") -> Allowed:
     """What of the reader's snapshot the view's caller may use a right on. Raises Refused if that is nothing."""
     return view.tercet.gate.allowed(reader, view.by, right, view.scope)
+
+
+def answered(
+    view: ScopedMemory, ask: Callable[[Reader, Callable[[], Lent]], Answer], told: Callable[[Answer], Sequence[MemCube]]
+) -> Answer:
+    """An answer out of one snapshot, of what the caller may read by its own right and by grants.
+
+    `told` are the cubes that the answer hands out. Before it does, a read is taken of each grant that it stands on; where
+    another call has taken the last one, or the grant has ended meanwhile, the answer is worked out anew without it.
+    """
+    view.enter("read", lent=True)
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    while True:
+        with tenant.reading(view.moment) as reader:
+            lend = cache(partial(view.tercet.gate.lent, reader, view.by, view.scope))
+            answer = ask(reader, lend)
+            due = lend().due(reader.connection, told(answer))
+        if not due:
+            return answer
+        with tenant.writing(by=view.by.signed) as writer:
+            if spend(writer, due):
+                return answer
+
+
+def seen(view: ScopedMemory, ask: Callable[[Reader], Answer], told: Callable[[Answer], Sequence[MemCube]]) -> Answer:
+    """As `answered`, of a reader that shows no more than the caller may read."""
+    return answered(view, lambda reader, lend: ask(reader.under(lend().allowed)), told)
 
 
 def find(view: ScopedMemory, reader: Reader, id: str, right: Right) -> int:

@@ -21,6 +21,7 @@ from tercet.vault.ids import format_id, parse_id
 from tercet.vault.probe import Probe
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
+from tercet.vault.shares import end_shares
 from tercet.vault.writer import Writer
 
 ASKED = "somebody asked"
@@ -45,7 +46,7 @@ class Receipt:
     erased, derived
         Every id that is gone, and those among them that were made from what was asked for.
     rows
-        How many rows went, by table.
+        How many rows went, by table; "shares" are grants that named nothing else, and have ended.
     erased_at
         From then on nothing serves the content.
     scrubbed_at, waiting_for
@@ -187,6 +188,7 @@ def _take_out(writer: Writer, found: Mapping[int, MemCube], chosen: Container[st
     writer.chain.branch = writer.branch
     slots.release(writer, list(found.values()))
     let_go_of_names(writer.connection, places, rows)
+    end_shares(writer, found.values(), rows)
     return rows
 
 

@@ -152,8 +152,10 @@ STEPS: Mapping[int, str] = {
         UNIQUE (cube, version, space)
     );
     -- Archives that were written from here: an erasure names those that it cannot reach.
+    -- `recipient` is to whom it went, `mark` what in it names him.
     CREATE TABLE exports (
-        n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, sha256 BLOB NOT NULL
+        n INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, path TEXT NOT NULL, sha256 BLOB NOT NULL,
+        recipient TEXT, mark TEXT
     );
     CREATE TABLE exported (cube INTEGER NOT NULL, export INTEGER NOT NULL, PRIMARY KEY (cube, export)) WITHOUT ROWID;
     -- Access: what a cube grants (key 'access'), found by whom it is granted to; rules as JSON; keys by the hash of
@@ -199,6 +201,17 @@ STEPS: Mapping[int, str] = {
     ) WITHOUT ROWID;
     CREATE INDEX injected_by_cube ON injected (cube);
     CREATE INDEX cubes_in_quarantine ON cubes (n) WHERE trust = 0;
+    -- Grants: who may read what on whose word (`by`), for what, how often and until when. A row names cubes in `shared`,
+    -- or else meets a scope and a filter (`condition`, as JSON).
+    CREATE TABLE shares (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL, subject TEXT NOT NULL, by TEXT NOT NULL,
+        user TEXT, agent TEXT, session TEXT, condition TEXT,
+        purpose TEXT, reads INTEGER, used INTEGER NOT NULL DEFAULT 0, expires INTEGER, revoked INTEGER
+    );
+    CREATE INDEX shares_by_subject ON shares (subject);
+    CREATE TABLE shared (cube BLOB NOT NULL, share INTEGER NOT NULL, PRIMARY KEY (cube, share)) WITHOUT ROWID;
+    CREATE INDEX shared_by_share ON shared (share);
     """,
 }
 
