@@ -39,8 +39,8 @@ def answered(
 ) -> Answer:
     """An answer out of one snapshot, of what the caller may read by its own right and by grants.
 
-    `told` are the cubes that the answer hands out. Before it does, a read is taken of each grant that it stands on; where
-    another call has taken the last one, or the grant has ended meanwhile, the answer is worked out anew without it.
+    `told` are the cubes that the answer hands out. Before it does, a read is taken of each grant that it stands on;
+    where another call has taken the last one, or the grant has ended, the answer is worked out anew without it.
     """
     view.enter("read", lent=True)
     tenant = view.tercet.vault.tenant(view.scope.tenant)
@@ -119,9 +119,11 @@ def revise(view: ScopedMemory, old: MemCube, new: MemCube, expect: int | None, a
     """Write the next version of a cube. See `ScopedMemory.revise`."""
     tenant = view.tercet.vault.tenant(view.scope.tenant)
     trust = min(old.governance.trust, new.governance.trust)  # a rollback brings back that of its version
+    label = new.governance.sensitivity  # which a rollback never lowers
+    label = label if action == "revise" else max(label, old.governance.sensitivity)
     made = new if new.kind is Kind.PARAMETERS else old  # an adapter's next version is built from memories of its own
     behavioural = replace(old.behavioural, parent=None, derivations=made.behavioural.derivations)
-    governance = replace(old.governance, trust=trust)
+    governance = replace(old.governance, trust=trust, sensitivity=label)
     draft = replace(new, governance=governance, behavioural=behavioural)
     draft = view.tercet.intake.revise(draft, lambda: secret(view, "revise"))
     with tenant.reading(view.moment) as reader:
@@ -203,8 +205,11 @@ def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -
         may = allowed(view, reader)
     except Refused:
         may = NOTHING
-    for link in links:
-        reader.under(may).head(link.id, view.scope)
+    sources = {link: reader.under(may).head(link.id, view.scope)[1].governance.sensitivity for link in links}
+    for draft in found:
+        for link in draft.behavioural.derivations:
+            if draft.governance.sensitivity < sources[link]:  # `derive` took the strictest; it was lowered since
+                find(view, reader, link.id, "share")
     for scope, ref in refs if may is not EVERYTHING else ():
         twin = reader.named(scope, ref)
         if twin is not None and not may.covers(twin):
@@ -213,6 +218,9 @@ def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -
 
 def _check_change(view: ScopedMemory, reader: Reader, id: str, draft: MemCube) -> None:
     """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
+    _, old = reader.head(id, view.scope)
+    if draft.governance.sensitivity < old.governance.sensitivity:
+        find(view, reader, id, "share")
     may = allowed(view, reader, "revise")
     if may is EVERYTHING:
         return

@@ -15,7 +15,7 @@ from tercet import converse, keeping
 from tercet.activation.compose import SHARE
 from tercet.activation.memory import Form
 from tercet.converse import Reply
-from tercet.cube import Kind, MemCube, Scalar
+from tercet.cube import Kind, Label, MemCube, Scalar
 from tercet.errors import InvalidRequest
 from tercet.govern import injections
 from tercet.govern.injections import Injection
@@ -29,7 +29,7 @@ from tercet.steering import Steering
 from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space
 from tercet.text.read.chat import instant
-from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labels, valued
+from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labelled, labels, valued
 from tercet.text.recall import context as contexts
 from tercet.text.recall.hits import Hits, shown
 from tercet.text.recall.moving import look
@@ -129,6 +129,8 @@ class ScopedMemory(Steering, Sharing):
             same user and agent supersedes an earlier one, which stays with the interval in which it held.
         valid_from, valid_to
             From when and until when it holds; left out: from when it was observed, without end.
+        sensitivity
+            "public", "internal", "private" (left out) or "secret": a label that rules read.
 
         Raises
         ------
@@ -334,8 +336,11 @@ class ScopedMemory(Steering, Sharing):
         at: datetime | str | None = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Scalar] | None = None,
+        sensitivity: Label = None,
     ) -> MemCube:
         """Write the next version of a cube; what is left out stays as it is.
+
+        To lower its `sensitivity` shows it to others, and takes the right to share it.
 
         Raises
         ------
@@ -360,7 +365,8 @@ class ScopedMemory(Steering, Sharing):
         )
         origin = replace(old.descriptive.origin, span=None, episode=None)
         described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
-        return keeping.revise(self, old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
+        new = labelled(replace(old, payload=draft.payload, descriptive=described), sensitivity)
+        return keeping.revise(self, old, new, expect, "revise")
 
     def rollback(self, id: str, *, version: int) -> MemCube:
         """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""

@@ -73,7 +73,8 @@ class Sharing:
         Refused
             If this caller has no right to share it, or it is in quarantine.
         InvalidRequest
-            For a grant to oneself or to nobody, limits that cannot be, or if it is not said what to share, or in two ways.
+            For a grant to oneself or to nobody, or limits that cannot be; if it is not said what to share, or in two
+            ways.
         """
         view = self._lender
         view.enter("share")
@@ -111,7 +112,7 @@ class Sharing:
             return [one for one in found if every or one.by == view.by.name or one.to in own]
 
     def revoke(self, grant: str | Share) -> Share:
-        """Take back a grant that the caller made, or, for whoever administers the tenant, any; it gives nothing from now on.
+        """Take back a grant that the caller made, or any for whoever administers the tenant; it gives nothing any more.
 
         To do it twice changes nothing. Raises MissingGrant.
         """

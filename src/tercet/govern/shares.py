@@ -1,8 +1,8 @@
 """Grants: somebody who may share lets another read some memories, for a purpose, so often, until then.
 
-A grant gives what its maker may read and share himself at that very moment, and no more: who loses a right takes it from
-those to whom he gave it. A deny that matches the reader holds all the same. It opens what a memory says now, on the main
-line: no version of the past, no branch, no archive, no trace, and nothing that was made from it or that it was made from.
+A grant gives what its maker may read and share himself at that very moment, and no more: who loses a right takes it
+from those to whom he gave it. A deny that matches the reader holds all the same. It opens what a memory says now, on the
+main line: no version of the past, no branch, no archive, no trace, and nothing it was made from or that is made from it.
 """
 
 from __future__ import annotations
@@ -162,9 +162,9 @@ def scope_of(row: ShareRow, tenant: str) -> Scope:
 def maker(row: ShareRow, tenant: str) -> Caller:
     """Who made a grant, as he came then. Raises KeyError, TypeError or ValueError for what `draft_row` never wrote."""
     held: dict[str, Any] = json.loads(row.by)
+    held |= {name: frozenset(held[name]) for name in ("roles", "rights") if name in held}
     within = held.pop("within", None)
-    sets = {name: frozenset(held.pop(name)) for name in ("roles", "rights") if name in held}
-    return Caller(**held, **sets, within=None if within is None else Scope(tenant, **within))
+    return Caller(**held, within=None if within is None else Scope(tenant, **within))
 
 
 def _signature(by: Caller) -> str:

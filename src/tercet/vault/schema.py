@@ -201,8 +201,8 @@ STEPS: Mapping[int, str] = {
     ) WITHOUT ROWID;
     CREATE INDEX injected_by_cube ON injected (cube);
     CREATE INDEX cubes_in_quarantine ON cubes (n) WHERE trust = 0;
-    -- Grants: who may read what on whose word (`by`), for what, how often and until when. A row names cubes in `shared`,
-    -- or else meets a scope and a filter (`condition`, as JSON).
+    -- Grants: who may read what on whose word (`by`), for what, how often and until when. A row names cubes in
+    -- `shared`, or else meets a scope and a filter (`condition`, as JSON).
     CREATE TABLE shares (
         n INTEGER PRIMARY KEY AUTOINCREMENT,
         at INTEGER NOT NULL, subject TEXT NOT NULL, by TEXT NOT NULL,
