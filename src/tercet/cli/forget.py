@@ -66,6 +66,8 @@ def receipt_lines(receipt: Receipt) -> list[Line]:
         )
     else:
         lines.append("The bytes are scrubbed")
+    if ended := receipt.rows.get("shares"):
+        lines.append(f"{out.count(ended, 'grant')} ended with what was shared")
     if receipt.rebuilding:
         lines.append(
             f"{out.count(receipt.rebuilding, 'product')} of several memories wait to be made again from the rest"
@@ -73,7 +75,8 @@ def receipt_lines(receipt: Receipt) -> list[Line]:
     if receipt.probe is not None:
         lines += [f"Found all the same: {one}" for one in receipt.probe.found] or ["A search for them found nothing"]
     lines += [
-        f"Not reached: {one.path} (exported {one.at:%Y-%m-%d}, sha256 {one.sha256})" for one in receipt.unreachable
+        f"Not reached: {one.path} (exported {one.at:%Y-%m-%d}{f' for {one.recipient}' if one.recipient else ''}, sha256 {one.sha256})"
+        for one in receipt.unreachable
     ]
     return [
         *lines,

@@ -9,7 +9,8 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 
 from tercet.cube import MemCube, Trust
 from tercet.errors import InvalidRequest, MissingMemory, Refused
-from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
+from tercet.exchange.archive import BATCH, Record, header, opened, records_of, without_episode
+from tercet.exchange.provenance import Provenance, check
 from tercet.govern.gate import granting
 from tercet.govern.quarantine import with_trust
 from tercet.keeping import secret
@@ -36,12 +37,16 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did, by id: `added`, `updated` (later versions came), `unchanged` (here already), and the rest."""
+    """What an import did, by id: `added`, `updated` (later versions came), `unchanged` (here already), and the rest.
+
+    `provenance` is where the archive says that it comes from.
+    """
 
     added: tuple[str, ...]
     updated: tuple[str, ...]
     unchanged: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    provenance: Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,9 @@ class Plan:
 Prepared: TypeAlias = list[Entry]
 
 
-def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progress | None = None) -> Imported:
+def import_archive(
+    memory: ScopedMemory, stream: IO[bytes], *, progress: Progress | None = None, key: str | None = None
+) -> Imported:
     """Take in an archive. To do it twice changes nothing; after an interruption, do it again.
 
     A cube that is here with the same versions is left alone, one with earlier versions gets the later ones. One that
@@ -65,14 +72,19 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
     Raises
     ------
     InvalidRequest
-        If the archive is damaged, or holds something outside this scope; nothing is changed then.
+        If the archive is damaged, or holds something outside this scope, or its provenance line does not fit it or, where
+        a public `key` is given, was not signed with that; nothing is changed then.
     Refused
         If the caller may not write all that it holds; nothing is changed then, either.
     """
     gate, by = memory.tercet.gate, memory.by
     memory.enter("write")
     tenant = memory.tercet.vault.tenant(memory.scope.tenant)
-    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    archive = opened(stream)
+    source = check(archive.last, key)
+    if source.problems:
+        raise InvalidRequest(f"The archive is not what it says it is: {'; '.join(source.problems)}.")
+    records = [_placed(record, memory) for record in records_of(archive, tenant=memory.scope.tenant)]
     records = _admitted(records, memory)
     with tenant.reading(memory.moment) as reader:
         gate.vet(reader, by, "write", memory.scope, [one for record in records for one in record.versions])
@@ -97,6 +109,7 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
         updated=tuple(plan.record.id for plan in wanted if plan.first > 0),
         unchanged=tuple(p.record.id for p in plans if p.refused is None and p.first == len(p.record.versions)),
         skipped=tuple(Skipped(plan.record.id, plan.refused) for plan in plans if plan.refused is not None),
+        provenance=source,
     )
 
 
@@ -197,7 +210,9 @@ def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
 def _same(mine: MemCube, theirs: MemCube) -> bool:
     def compared(cube: MemCube) -> object:
         # How far it is believed is decided here, where it may have been released since.
-        return header(with_trust(without_episode(cube), Trust.OBSERVED))
+        bare = with_trust(without_episode(cube), Trust.OBSERVED)
+        # Nor does it matter through whose hands it came.
+        return header(replace(bare, governance=replace(bare.governance, watermark=None)))
 
     return mine.text == theirs.text and compared(mine) == compared(theirs)
 

@@ -49,8 +49,8 @@ class Gate:
     def enter(self, caller: Caller, right: Right, scope: Scope, *, lent: bool = False) -> None:
         """Return if the caller may come as far as the tenant's file.
 
-        `lent` says that grants open this door, too: they alone lead out of the scope that a caller belongs to, and never
-        out of its tenant.
+        `lent` says that grants open this door, too: they alone lead out of the scope that a caller belongs to, and
+        never out of its tenant.
 
         Raises
         ------

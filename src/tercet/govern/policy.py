@@ -69,8 +69,8 @@ class Rules:
     ) -> Allowed:
         """What the caller may use the right on, within the scope, at a moment (which only timed rules need).
 
-        `granted` says whether any cube's own list gives this caller the right, `lent` what grants give it. The answer is
-        worked out once and kept.
+        `granted` says whether any cube's own list gives this caller the right, `lent` what grants give it. The answer
+        is worked out once and kept.
         """
         active = tuple(rule.open_at(at) for rule in self._timed) if at is not None else ()
         own = lent is None or not lent.alone

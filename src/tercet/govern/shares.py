@@ -1,8 +1,8 @@
 """Grants: somebody who may share lets another read some memories, for a purpose, so often, until then.
 
 A grant gives what its maker may read and share himself at that very moment, and no more: who loses a right takes it
-from those to whom he gave it. A deny that matches the reader holds all the same. It opens what a memory says now, on the
-main line: no version of the past, no branch, no archive, no trace, and nothing it was made from or that is made from it.
+from those to whom he gave it. A deny that matches the reader holds all the same. It opens what a memory says now, on
+the main line: no version of the past, no branch, no archive, no trace, and nothing that it or others were made from.
 """
 
 from __future__ import annotations

@@ -30,11 +30,12 @@ UNSCRUBBED = "the scrub job"
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A file outside the vault that holds what was erased: where it was written, its SHA-256 in hex, and when."""
+    """A file outside the vault that holds what was erased: where it was written, its SHA-256 in hex, when, for whom."""
 
     path: str
     sha256: str
     at: datetime
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +265,10 @@ def _exports(connection: apsw.Connection, numbers: Sequence[int]) -> dict[int, E
 
 
 def _exported(connection: apsw.Connection, numbers: Sequence[int]) -> dict[int, Export]:
-    statement = f"SELECT n, path, sha256, at FROM exports WHERE n IN ({marks(numbers)}) ORDER BY n"  # noqa: S608
+    statement = f"SELECT n, path, sha256, at, recipient FROM exports WHERE n IN ({marks(numbers)}) ORDER BY n"  # noqa: S608
     return {
-        n: Export(path, sha256.hex(), from_micros(at)) for n, path, sha256, at in query(connection, statement, numbers)
+        n: Export(path, sha256.hex(), from_micros(at), recipient)
+        for n, path, sha256, at, recipient in query(connection, statement, numbers)
     }
 
 
