@@ -14,7 +14,7 @@ from tercet.errors import InvalidRequest
 from tercet.exchange.rows import receipt_json
 
 if TYPE_CHECKING:
-    from tercet.vault.erase import Receipt
+    from tercet.vault.erase import Export, Receipt
 
 
 def add_arguments(parser: Parser) -> None:
@@ -74,11 +74,12 @@ def receipt_lines(receipt: Receipt) -> list[Line]:
         )
     if receipt.probe is not None:
         lines += [f"Found all the same: {one}" for one in receipt.probe.found] or ["A search for them found nothing"]
-    lines += [
-        f"Not reached: {one.path} (exported {one.at:%Y-%m-%d}{f' for {one.recipient}' if one.recipient else ''}, sha256 {one.sha256})"
-        for one in receipt.unreachable
-    ]
+    lines += [f"Not reached: {one.path} ({_exported(one)})" for one in receipt.unreachable]
     return [
         *lines,
         f"Receipt {receipt.seq:,}, journal head {receipt.head}{'' if receipt.signature else ', not signed'}",
     ]
+
+
+def _exported(one: Export) -> str:
+    return f"exported {one.at:%Y-%m-%d}{f' for {one.recipient}' if one.recipient else ''}, sha256 {one.sha256}"

@@ -72,8 +72,8 @@ def import_archive(
     Raises
     ------
     InvalidRequest
-        If the archive is damaged, or holds something outside this scope, or its provenance line does not fit it or, where
-        a public `key` is given, was not signed with that; nothing is changed then.
+        If the archive is damaged, or holds something outside this scope; if its provenance line does not fit it, or was
+        not signed with a public `key` that is given. Nothing is changed then.
     Refused
         If the caller may not write all that it holds; nothing is changed then, either.
     """

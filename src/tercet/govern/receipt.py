@@ -161,7 +161,7 @@ def to_bytes(document: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A receipt, an anchor or an archive's provenance as it was read, and what is wrong with it; its content is to be believed if nothing is."""
+    """A receipt, an anchor or a provenance line as it was read, and what is wrong with it; nothing: believe it."""
 
     document: Document
     problems: tuple[str, ...]

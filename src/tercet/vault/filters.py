@@ -55,8 +55,9 @@ def compile_where(where: Where | None, user: str | None = None) -> tuple[str, li
     """A condition over `cubes c`, and its bindings; `user` is whose cubes are asked for, None for everybody's.
 
     A key is a column (kind, type, state, speaker, role, ref, observed), `sensitivity` (a label; they have an order),
-    `quarantined` (true or false), `tags`, or the name of a metadata entry (also as `metadata.NAME`). A value is a scalar
-    for equality, a list for "any of these", or a mapping of operators: $eq $ne $gt $gte $lt $lte $in $nin $exists.
+    `quarantined` (true or false), `tags`, or the name of a metadata entry (also as `metadata.NAME`). A value is a
+    scalar for equality, a list for "any of these", or a mapping of operators: $eq $ne $gt $gte $lt $lte $in $nin
+    $exists.
 
     Raises
     ------
