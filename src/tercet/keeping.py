@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -17,7 +18,9 @@ from tercet.parametric.runs import purge
 from tercet.scope import Right
 from tercet.text.prepare import answering_space, prepare
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
-from tercet.vault.erase import Receipt
+from tercet.vault.connection import query
+from tercet.vault.erase import Receipt, closure
+from tercet.vault.filters import Where
 from tercet.vault.reader import Reader
 from tercet.vault.shares import spend
 from tercet.vault.writer import Writer
@@ -193,6 +196,23 @@ def erase(
         view.tercet.lora.forget(gone)
     purge(tenant.path, receipt.erased)
     return receipt if signer is None else signer.receipt(receipt)
+
+
+def reached(view: ScopedMemory, where: Where | None = None) -> tuple[int, int]:
+    """How many memories an erasure of what meets `where` names, and how many more would go with them.
+
+    On every branch, and where a restore has hidden them: more than `list` shows. Raises Refused.
+    """
+    view.enter("forget")
+    with view.tercet.vault.tenant(view.scope.tenant).reading(view.moment) as reader:
+        rows = reader.under(allowed(view, reader, "forget")).reach(view.scope, where)
+        named, gone = (_ids_of(reader, numbers) for numbers in (rows, closure(reader.connection, rows)))
+    return len(named), len(gone - named)
+
+
+def _ids_of(reader: Reader, numbers: Sequence[int]) -> set[bytes]:
+    found = "SELECT id FROM cubes WHERE n IN (SELECT value FROM json_each(?))"
+    return {id for (id,) in query(reader.connection, found, (json.dumps(list(numbers)),))}
 
 
 def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -> None:

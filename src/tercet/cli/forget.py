@@ -34,17 +34,20 @@ def run(session: Session, args: Namespace) -> Answer:
     where = conditions(args.where)
     if bool(args.ids) + (where is not None) + args.all != 1:
         raise InvalidRequest("Say what to forget: ids, or --where with a condition, or --all.")
+    from tercet.keeping import reached
+
     memory = session.looking().memory
     if args.ids:
         receipt = memory.forget(args.ids, despite_hold=args.despite_hold)
     else:
-        total = memory.list(limit=1, where=where).total
         if not args.yes:
-            every = total == memory.list(limit=1).total
+            total, more = reached(memory, where)
+            every = total == reached(memory)[0]
             meant = out.count(total, "memory") + (", all that this scope holds" if every and total else "")
+            made = f", and {more:,} more would go that were made from them" if more else ""
             raise InvalidRequest(
-                f"This meets {meant}; nothing was forgotten. Add --yes to forget them, on every branch and where a "
-                "restore has hidden them, too."
+                f"This meets {meant}, on every branch and where a restore has hidden them, too{made}; nothing was "
+                "forgotten. Add --yes to forget them."
             )
         # An empty filter is everything, and has been counted.
         chosen = {"where": where} if where else {"everything": True}

@@ -31,6 +31,10 @@ class Provenance:
     problems: tuple[str, ...] = ()
 
 
+UNTOLD = Provenance({}, None)
+"""Of an archive that does not say where it comes from."""
+
+
 def provenance(memory: ScopedMemory, last: Mapping[str, Any], to: Recipient | None) -> Document:
     """The line for an archive that ends so; without a signature where the vault has no key."""
     with memory.tercet.vault.tenant(memory.scope.tenant).reading() as reader:

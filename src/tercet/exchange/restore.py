@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 from tercet.cube import MemCube, Trust
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.exchange.archive import BATCH, Record, header, opened, records_of, without_episode
-from tercet.exchange.provenance import Provenance, check
+from tercet.exchange.provenance import UNTOLD, Provenance, check
 from tercet.govern.gate import granting
 from tercet.govern.quarantine import with_trust
 from tercet.keeping import secret
@@ -46,7 +46,7 @@ class Imported:
     updated: tuple[str, ...]
     unchanged: tuple[str, ...]
     skipped: tuple[Skipped, ...]
-    provenance: Provenance
+    provenance: Provenance = field(default=UNTOLD, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,17 @@ def _admitted(records: Sequence[Record], memory: ScopedMemory) -> list[Record]:
     """The records redacted and screened as whatever comes in is; what an archive says of its origin is not believed."""
     versions = [version for record in records for version in record.versions]
     admitted = iter(memory.tercet.intake.admit(versions, lambda: secret(memory, "write"), foreign=True))
+    gate, tenant = memory.tercet.gate, memory.tercet.vault.tenant(memory.scope.tenant)
+    with tenant.reading(memory.moment) as reader:  # nor that somebody has confirmed it there
+        admitted = iter(
+            [
+                one
+                if one.governance.trust is not Trust.CONFIRMED
+                or gate.may(reader, memory.by, "administer", memory.scope, one)
+                else with_trust(one, Trust.OBSERVED)
+                for one in admitted
+            ]
+        )
     return [replace(record, versions=tuple(next(admitted) for _ in record.versions)) for record in records]
 
 

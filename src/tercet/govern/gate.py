@@ -14,7 +14,7 @@ from datetime import datetime
 
 import apsw
 
-from tercet.cube import Grant, MemCube
+from tercet.cube import Grant, MemCube, Trust
 from tercet.errors import Refused
 from tercet.govern.access import Access
 from tercet.govern.policy import Lending, Rules, grant_values, refuse
@@ -161,7 +161,8 @@ class Gate:
     def vet(self, reader: Reader, caller: Caller, right: Right, scope: Scope, cubes: Iterable[MemCube]) -> Allowed:
         """Return what the right is allowed on if it covers these; so must the right to share, where they grant any.
 
-        What a draft grants does not count for itself: nobody gives himself a right that way.
+        What a draft grants does not count for itself: nobody gives himself a right that way. Nor does a draft make
+        itself believed: to hand one in as confirmed takes the right to administer, as a release from quarantine does.
 
         Raises
         ------
@@ -171,6 +172,8 @@ class Gate:
         found, shared = self.allowed(reader, caller, right, scope), None
         for cube in cubes:
             bare = granting(cube, frozenset())
+            if cube.governance.trust is Trust.CONFIRMED and not self.may(reader, caller, "administer", scope, bare):
+                raise refuse(caller, "administer", "here, and it hands in a memory as confirmed")
             if not found.covers(bare):
                 raise refuse(caller, right, "a memory with these tags, of this type and sensitivity")
             if cube.governance.access:
@@ -178,6 +181,13 @@ class Gate:
                 if not shared.covers(bare):
                     raise refuse(caller, "share", "this memory, and it grants rights to others")
         return found
+
+    def may(self, reader: Reader, caller: Caller, right: Right, scope: Scope, cube: MemCube) -> bool:
+        """Whether the caller may use the right on a cube in hand."""
+        try:
+            return self.allowed(reader, caller, right, scope).covers(cube)
+        except Refused:
+            return False
 
     def stored(self, connection: apsw.Connection, tenant: str) -> Rules | None:
         """The rules in a tenant's file; None while there are none. Raises VaultDamaged for one that cannot be read."""
