@@ -41,5 +41,5 @@ def run(session: Session, args: Namespace) -> Answer:
         raise InvalidRequest(f"{path} is there already; give another name, or --force to replace it.")
     with out.progress("exporting", " memories") as bar:
         count = export_file(memory, path, progress=bar, to=to)
-    document = {"file": str(path), "exported": count, "recipient": args.to, "mark": None if to is None else to.mark}
+    document = {"file": str(path), "exported": count} | ({} if to is None else {"recipient": to.name, "mark": to.mark})
     return Answer(document, [f"Exported {out.count(count, 'memory')} to {path}{f' for {args.to}' if to else ''}"])
