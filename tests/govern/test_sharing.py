@@ -418,6 +418,8 @@ def test_a_bound_caller_comes_out_of_its_scope_by_a_grant_alone(t: Tercet, alice
     grant = alice.share(flight.id, with_="bob", purpose="trip")
     assert hers.get(flight.id) == flight
     assert texts(hers) == {"The flight is at nine."}
+    t.admin(by=ROOT).add_rule(Rule("allow", "bob", {"read"}))  # which does not lead out of a key's bound either
+    assert texts(hers) == {"The flight is at nine."}
     with pytest.raises(MissingMemory):
         hers.get(diary.id)
     with pytest.raises(Refused):
