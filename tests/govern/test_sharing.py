@@ -580,3 +580,19 @@ def test_two_processes_take_no_read_too_many(tmp_path: Path) -> None:
         got = [int(finish(one)) for one in several]
         assert sum(got) == 37
         assert left(alice, grant.id) == 0
+
+
+def test_a_bound_caller_without_any_rules(tmp_path: Path) -> None:
+    """Where nobody wrote rules, a key's bound is all that keeps callers apart, and a grant leads out of it, too."""
+    with Tercet.open(tmp_path, embedder=None) as t:
+        alice, bob = (Caller(name, within=Scope(user=name)) for name in ("alice", "bob"))
+        flight = t.scope(by=alice).remember("The flight is at nine.")
+        t.scope(by=alice).remember("The diary.")
+        grant = t.scope(by=alice).share(flight.id, with_=bob, reads=2)
+        hers = t.scope(user="alice", by=bob)
+        assert texts(hers) == {"The flight is at nine."}
+        assert [hit.cube.id for hit in hers.recall("flight")] == [flight.id]
+        with pytest.raises(Refused):
+            hers.get(flight.id)
+        assert left(t.scope(by=alice), grant.id) == 0
+        all_clear(t)

@@ -36,7 +36,6 @@ HOUSE = Caller("tercet")
 
 
 ELSEWHERE = "there: it belongs elsewhere"
-_NO_RULES = Rules(())
 
 
 class Gate:
@@ -45,6 +44,7 @@ class Gate:
     def __init__(self, access: Access | Rules, clock: Clock) -> None:
         self.access, self.clock = access, clock
         self._stored: dict[str, tuple[Token, Rules]] = {}
+        self._bare = Rules(())
 
     def enter(self, caller: Caller, right: Right, scope: Scope, *, lent: bool = False) -> None:
         """Return if the caller may come as far as the tenant's file.
@@ -121,7 +121,7 @@ class Gate:
         if not policies:
             if lent is None:
                 return EVERYTHING
-            policies = [_NO_RULES]
+            policies = [self._bare]
         at = self.clock() if any(policy.timed for policy in policies) else None
         grants = right != "administer" and granted(connection, grant_values(caller, right))
         found = EVERYTHING
