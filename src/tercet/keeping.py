@@ -16,13 +16,16 @@ from tercet.govern.policy import refuse
 from tercet.govern.shares import Lent
 from tercet.parametric.runs import purge
 from tercet.scope import Right
+from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space, prepare
+from tercet.vault import spaces
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
 from tercet.vault.connection import query
 from tercet.vault.erase import Receipt, closure
 from tercet.vault.filters import Where
 from tercet.vault.reader import Reader
 from tercet.vault.shares import spend
+from tercet.vault.spaces import Space
 from tercet.vault.writer import Writer
 
 if TYPE_CHECKING:
@@ -62,6 +65,17 @@ def answered(
 def seen(view: ScopedMemory, ask: Callable[[Reader], Answer], told: Callable[[Answer], Sequence[MemCube]]) -> Answer:
     """As `answered`, of a reader that shows no more than the caller may read."""
     return answered(view, lambda reader, lend: ask(reader.under(lend().allowed)), told)
+
+
+def beside(
+    view: ScopedMemory, reader: Reader, space: Space | None
+) -> list[tuple[Space, Callable[[], Embedder | None]]]:
+    """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
+    return [
+        (one.space, partial(view.tercet.embedder_of, one.space.name))
+        for one in (spaces.known(reader.connection) if space is not None else ())
+        if one.space != space and not (one.left and one.left.keep)
+    ]
 
 
 def find(view: ScopedMemory, reader: Reader, id: str, right: Right) -> int:

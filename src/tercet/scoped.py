@@ -26,7 +26,6 @@ from tercet.keeping import WaitFor
 from tercet.scope import Caller, Right, Scope
 from tercet.sharing import Sharing
 from tercet.steering import Steering
-from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space
 from tercet.text.read.chat import instant
 from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labelled, labels, valued
@@ -36,14 +35,12 @@ from tercet.text.recall.moving import look
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import check_question, find_policy, recall
 from tercet.text.recall.settle import settle, spare
-from tercet.vault import spaces
 from tercet.vault.allowed import Allowed
 from tercet.vault.branches import HERE, OPEN, Moment, check_known
 from tercet.vault.erase import Receipt
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
-from tercet.vault.spaces import Space
 from tercet.vault.sqlite import Tenant
 from tercet.vault.states import check_reason
 
@@ -261,7 +258,7 @@ class ScopedMemory(Steering, Sharing):
                 allowed=lambda _: lend().allowed,
             )
             view, asked = look(
-                question, see, space, embedder if chosen.needs != "words" else None, self._beside(reader, space)
+                question, see, space, embedder if chosen.needs != "words" else None, keeping.beside(self, reader, space)
             )
             more = limit + spare(reader, limit)
             hits = recall(view, reader.cubes, asked, chosen, limit=more, min_score=min_score)
@@ -367,18 +364,6 @@ class ScopedMemory(Steering, Sharing):
         described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
         new = labelled(replace(old, payload=draft.payload, descriptive=described), sensitivity)
         return keeping.revise(self, old, new, expect, "revise")
-
-    def rollback(self, id: str, *, version: int) -> MemCube:
-        """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""
-        self.enter("revise")
-        versions = self.history(id)
-        chosen = next((cube for cube in versions if cube.version == version), None)
-        if chosen is None:
-            raise InvalidRequest(
-                f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
-            )
-        again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
-        return keeping.revise(self, versions[-1], again, versions[-1].version, "rollback")
 
     def trace(self, id: str) -> Sequence[Injection]:
         """The answers that a memory went into, oldest first; or, for the id of an answer, that one with its memories.
@@ -589,11 +574,3 @@ class ScopedMemory(Steering, Sharing):
         """As `get`, of what this caller may read by its own right: nothing is built upon what is only lent."""
         with self._reading() as reader:
             return reader.head(id, self.scope)[1]
-
-    def _beside(self, reader: Reader, space: Space | None) -> Sequence[tuple[Space, Callable[[], Embedder | None]]]:
-        """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
-        return [
-            (one.space, partial(self.tercet.embedder_of, one.space.name))
-            for one in (spaces.known(reader.connection) if space is not None else ())
-            if one.space != space and not (one.left and one.left.keep)
-        ]
