@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -218,14 +219,18 @@ def test_doors_that_hand_out_more_than_words_of_today_stay_shut(
         lambda one: bob.rollback(one, version=1),
         bob.forget,
         bob.freeze,
-        lambda one: bob.hold(one, "mine"),
         lambda one: bob.share(one, with_="eve"),
         lambda one: bob.promote([one], engine="none"),
-        lambda _: bob.remember(derive([flight], Text("A flight."), method="m")),
     ]
     for call in calls:
         with pytest.raises(MissingMemory):
             call(flight.id)
+    with pytest.raises(Refused):  # whatever is there: a hold takes the right to administer
+        bob.hold(flight.id, "mine")
+    made = derive([flight], Text("A flight."), method="m")
+    for governance in (made.governance, replace(made.governance, scope=Scope(user="bob"))):
+        with pytest.raises((Refused, MissingMemory)):  # about Alice he may not write; his own has no such source
+            bob.remember(replace(made, governance=governance))
     assert {line.id for line in bob.changes()}.isdisjoint({flight.id})
     assert export_scope(bob, io.BytesIO()) == 1  # Bob's own
     assert left(alice, grant.id) == 9
@@ -513,8 +518,6 @@ def test_many_grants_to_one_caller(alice: ScopedMemory, bob: ScopedMemory) -> No
 
 def test_the_access_list_of_a_cube_is_left_as_it_was(alice: ScopedMemory, bob: ScopedMemory) -> None:
     """A line of a cube's own list still gives without end or count, and `derive` intersects it."""
-    from dataclasses import replace
-
     draft = MemCube(Text("Listed."))
     listed = replace(draft, governance=replace(draft.governance, access=frozenset({Grant("bob", "read")})))
     cube, other = alice.remember(listed), alice.remember("Not listed.")
