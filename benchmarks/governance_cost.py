@@ -4,7 +4,8 @@ Two vaults hold the same memories; in one, the tenant's file has 20 rules (roles
 hours, networks, two users) and every twentieth memory grants somebody a right. A nurse may see about four fifths; the
 administrator all, although there are rules to judge: with the same rows in both, nothing but the rules differs. Each
 question and each batch goes to both, in turn, the order changing every time, so that both meet the same machine; the
-ratio is that of the medians. What a caller's first recall takes, which judges every memory once, is told apart.
+ratio is that of the medians. What a caller's first recall takes, which judges every memory once, is told apart. Two
+guests read one user's memories by a grant; one of these counts, so that each recall waits for the disk.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from tercet.scope import Scope  # noqa: E402
 from tercet.testing import FakeEmbedder  # noqa: E402
 
 ROOT = Caller("root", purpose="upkeep")
+GUEST, COUNTED = Caller("guest", purpose="visit"), Caller("counted", purpose="visit")
+"""Of whom no rule speaks: each reads one user's memories by a grant, the second by one that counts."""
 NURSE = Caller("ann", purpose="care", roles={"nurse", "staff"}, network="10.1.2.3")
 USERS = ("alice", "bob", "carol", "dave")
 TAGS = ("home", "work", "health", "money", "travel", "family", "legal", "sealed")
@@ -101,6 +104,12 @@ def run(cubes: int, questions: int, *, singles: int) -> dict[str, object]:
                 "every user": recalls(vaults, [NURSE, NURSE], questions, dice),
                 "one user": recalls(vaults, [NURSE, NURSE], questions, dice, user="alice"),
                 "every user, by words": recalls(vaults, [NURSE, NURSE], questions, dice, policy="words"),
+            }
+            vaults[1].scope(user="alice", by=ROOT).share(with_="guest", everything=True, purpose="visit")
+            vaults[1].scope(user="alice", by=ROOT).share(with_="counted", everything=True, reads=1_000_000)
+            asked |= {
+                "one user, lent": recalls(vaults, [GUEST, GUEST], questions, dice, user="alice"),
+                "one user, lent and counted": recalls(vaults, [COUNTED, COUNTED], questions, dice, user="alice"),
             }
             seen = vaults[1].scope(by=NURSE).list(limit=1).total / vaults[0].scope(by=NURSE).list(limit=1).total
             calls = {

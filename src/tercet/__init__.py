@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         IllegalTransition,
         InvalidRequest,
         MissingBranch,
+        MissingGrant,
         MissingMemory,
         Refused,
         StaleWrite,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tercet.govern.policy import Rules
     from tercet.govern.retention import Retention
     from tercet.govern.rules import Rule
+    from tercet.govern.shares import Share
     from tercet.kernel import Tercet
     from tercet.scope import Caller, Scope
     from tercet.scoped import ScopedMemory
@@ -70,6 +72,7 @@ _HOMES = {
         "IllegalTransition",
         "InvalidRequest",
         "MissingBranch",
+        "MissingGrant",
         "MissingMemory",
         "Refused",
         "StaleWrite",
@@ -83,6 +86,7 @@ _HOMES = {
     "tercet.govern.keys": ("Key",),
     "tercet.govern.policy": ("Rules",),
     "tercet.govern.rules": ("Rule",),
+    "tercet.govern.shares": ("Share",),
     "tercet.govern.retention": ("Retention",),
     "tercet.scope": ("Caller", "Scope"),
     "tercet.text.read.message": ("Message",),
@@ -117,6 +121,7 @@ __all__ = [
     "MemCube",
     "Message",
     "MissingBranch",
+    "MissingGrant",
     "MissingMemory",
     "Page",
     "Receipt",
@@ -128,6 +133,7 @@ __all__ = [
     "Rules",
     "Scope",
     "ScopedMemory",
+    "Share",
     "Snapshot",
     "StaleWrite",
     "Tercet",

@@ -18,6 +18,7 @@ from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, V
 from tercet.text.recall.context import lines_of
 from tercet.text.recall.frame import CLOSING, OPENING
 from tercet.text.recall.hits import Hits
+from tercet.vault.allowed import NOTHING
 from tercet.vault.branches import HERE, Moment
 
 if TYPE_CHECKING:
@@ -231,6 +232,19 @@ def _allowed(view: Memory) -> Callable[[Reader], Allowed]:
     return asked
 
 
+def _cached(view: Memory) -> Callable[[Reader], Allowed]:
+    """As `_allowed`, where nothing is an answer: who is only lent memories has them as text, and no cache."""
+    asked = _allowed(view)
+
+    def found(reader: Reader) -> Allowed:
+        try:
+            return asked(reader)
+        except Refused:
+            return NOTHING
+
+    return found
+
+
 def _with_caches(
     view: Memory, engine: CacheEngine, turns: Sequence[Turn], cubes: Sequence[MemCube], max_tokens: int, share: float
 ) -> tuple[Reply, dict[str, int], Iterator[str]]:
@@ -273,7 +287,7 @@ def _caches(view: Memory, memory: KVMemory, engine: CacheEngine, cubes: Sequence
     if not cubes or view.moment != HERE:  # a cache was read from the main line as it is now
         return []
     with _tenant(view).reading() as reader:
-        seen = reader.under(_allowed(view)(reader))
+        seen = reader.under(_cached(view)(reader))
         found = memory.covering(seen, view.scope, engine, [cube.id for cube in cubes])
     place = {cube.id: number for number, cube in enumerate(cubes)}
     chosen, told = list[MemCube](), set[str]()
@@ -314,7 +328,7 @@ def _started(
     prompt = (*(used[0].cache.tokens if used else head), *suffix)
     cache = used[0].cache if used else None
     if cache is None:
-        found = memory.longest(_tenant(view), view.scope, engine, prompt, allowed=_allowed(view))
+        found = memory.longest(_tenant(view), view.scope, engine, prompt, allowed=_cached(view))
         near = _usable(view, memory, engine, found[0]) if found is not None and found[1] >= LEAST else None
         if found is not None and near is not None and near.cache.divisible:
             cache = near.cache.prefix(min(found[1], len(prompt) - 1))

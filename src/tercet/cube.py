@@ -50,6 +50,23 @@ class Sensitivity(IntEnum):
     SECRET = 3
 
 
+Label: TypeAlias = Sensitivity | str | int | None
+"""A sensitivity, its name in small letters, or its number; None says nothing."""
+
+
+def read_label(given: Label) -> Sensitivity | None:
+    """A label as a sensitivity. Raises InvalidRequest for what is none."""
+    names = {level.name.lower(): level for level in Sensitivity}
+    if given is None or isinstance(given, Sensitivity):
+        return given
+    if isinstance(given, str) and given in names:
+        return names[given]
+    if type(given) is int and given in set(Sensitivity):
+        return Sensitivity(given)
+    told = ", ".join(f"{name} ({level.value})" for name, level in names.items())
+    raise InvalidRequest(f"A sensitivity is one of {told}, not {given!r:.80}.")
+
+
 class Trust(IntEnum):
     """How far a cube may be believed; a derived cube takes the lowest of its sources. Quarantine therefore sticks."""
 
@@ -369,7 +386,7 @@ def derive(
         payload,
         Descriptive(type=type, origin=Origin(Source.MODEL, detail=method)),
         Governance(
-            scope=_common_scope([rule.scope for rule in rules]),
+            scope=common_scope([rule.scope for rule in rules]),
             access=frozenset.intersection(*(rule.access for rule in rules)),
             expires=min(ends, default=None),
             half_life_days=min(half_lives, default=None),
@@ -381,7 +398,8 @@ def derive(
     )
 
 
-def _common_scope(scopes: Sequence[Scope]) -> Scope:
+def common_scope(scopes: Sequence[Scope]) -> Scope:
+    """What scopes of one tenant have in common: a part that differs between them is left out."""
     first = scopes[0]
 
     def shared(part: str) -> str | None:

@@ -3,6 +3,8 @@
     TercetError
     ├── InvalidRequest (ValueError)      the call cannot mean anything; nothing was changed
     ├── MissingMemory (LookupError)      no such cube for this scope
+    ├── MissingBranch (LookupError)      no such branch or snapshot
+    ├── MissingGrant (LookupError)       no such grant, or none of this caller's
     ├── StaleWrite                       the cube has moved on since it was read
     ├── IllegalTransition                the lifecycle has no such edge
     ├── Refused (PermissionError)        a policy says no
@@ -44,6 +46,14 @@ class MissingBranch(TercetError, LookupError):
     def __init__(self, name: str) -> None:
         super().__init__(f"No branch or snapshot {name!r} here; `tercet branch` and `tercet snapshot` list them.")
         self.name = name
+
+
+class MissingGrant(TercetError, LookupError):
+    """There is no grant of that id which the caller made; says the same where it is somebody else's."""
+
+    def __init__(self, id: object) -> None:
+        super().__init__(f"No grant {id!r:.40} of yours here; `tercet grants` lists them.")
+        self.id = id
 
 
 class StaleWrite(TercetError):

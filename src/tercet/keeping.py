@@ -2,32 +2,80 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 from tercet.cube import Kind, MemCube
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.govern import quarantine
 from tercet.govern.forgetting import forget
 from tercet.govern.policy import refuse
+from tercet.govern.shares import Lent
 from tercet.parametric.runs import purge
 from tercet.scope import Right
+from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space, prepare
+from tercet.vault import spaces
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
-from tercet.vault.erase import Receipt
+from tercet.vault.connection import query
+from tercet.vault.erase import Receipt, closure
+from tercet.vault.filters import Where
 from tercet.vault.reader import Reader
+from tercet.vault.shares import spend
+from tercet.vault.spaces import Space
 from tercet.vault.writer import Writer
 
 if TYPE_CHECKING:
     from tercet.scoped import ScopedMemory
 
+Answer = TypeVar("Answer")
 WaitFor = Literal["vectors", "words"]
 
 
 def allowed(view: ScopedMemory, reader: Reader, right: Right = "read") -> Allowed:
     """What of the reader's snapshot the view's caller may use a right on. Raises Refused if that is nothing."""
     return view.tercet.gate.allowed(reader, view.by, right, view.scope)
+
+
+def answered(
+    view: ScopedMemory, ask: Callable[[Reader, Callable[[], Lent]], Answer], told: Callable[[Answer], Sequence[MemCube]]
+) -> Answer:
+    """An answer out of one snapshot, of what the caller may read by its own right and by grants.
+
+    `told` are the cubes that the answer hands out. Before it does, a read is taken of each grant that it stands on;
+    where another call has taken the last one, or the grant has ended, the answer is worked out anew without it.
+    """
+    view.enter("read", lent=True)
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    while True:
+        with tenant.reading(view.moment) as reader:
+            lend = cache(partial(view.tercet.gate.lent, reader, view.by, view.scope))
+            answer = ask(reader, lend)
+            due = lend().due(reader.connection, told(answer))
+        if not due:
+            return answer
+        with tenant.writing(by=view.by.signed) as writer:
+            if spend(writer, due):
+                return answer
+
+
+def seen(view: ScopedMemory, ask: Callable[[Reader], Answer], told: Callable[[Answer], Sequence[MemCube]]) -> Answer:
+    """As `answered`, of a reader that shows no more than the caller may read."""
+    return answered(view, lambda reader, lend: ask(reader.under(lend().allowed)), told)
+
+
+def beside(
+    view: ScopedMemory, reader: Reader, space: Space | None
+) -> list[tuple[Space, Callable[[], Embedder | None]]]:
+    """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
+    return [
+        (one.space, partial(view.tercet.embedder_of, one.space.name))
+        for one in (spaces.known(reader.connection) if space is not None else ())
+        if one.space != space and not (one.left and one.left.keep)
+    ]
 
 
 def find(view: ScopedMemory, reader: Reader, id: str, right: Right) -> int:
@@ -88,9 +136,11 @@ def revise(view: ScopedMemory, old: MemCube, new: MemCube, expect: int | None, a
     """Write the next version of a cube. See `ScopedMemory.revise`."""
     tenant = view.tercet.vault.tenant(view.scope.tenant)
     trust = min(old.governance.trust, new.governance.trust)  # a rollback brings back that of its version
+    label = new.governance.sensitivity  # which a rollback never lowers
+    label = label if action == "revise" else max(label, old.governance.sensitivity)
     made = new if new.kind is Kind.PARAMETERS else old  # an adapter's next version is built from memories of its own
     behavioural = replace(old.behavioural, parent=None, derivations=made.behavioural.derivations)
-    governance = replace(old.governance, trust=trust)
+    governance = replace(old.governance, trust=trust, sensitivity=label)
     draft = replace(new, governance=governance, behavioural=behavioural)
     draft = view.tercet.intake.revise(draft, lambda: secret(view, "revise"))
     with tenant.reading(view.moment) as reader:
@@ -162,6 +212,23 @@ def erase(
     return receipt if signer is None else signer.receipt(receipt)
 
 
+def reached(view: ScopedMemory, where: Where | None = None) -> tuple[int, int]:
+    """How many memories an erasure of what meets `where` names, and how many more would go with them.
+
+    On every branch, and where a restore has hidden them: more than `list` shows. Raises Refused.
+    """
+    view.enter("forget")
+    with view.tercet.vault.tenant(view.scope.tenant).reading(view.moment) as reader:
+        rows = reader.under(allowed(view, reader, "forget")).reach(view.scope, where)
+        named, gone = (_ids_of(reader, numbers) for numbers in (rows, closure(reader.connection, rows)))
+    return len(named), len(gone - named)
+
+
+def _ids_of(reader: Reader, numbers: Sequence[int]) -> set[bytes]:
+    found = "SELECT id FROM cubes WHERE n IN (SELECT value FROM json_each(?))"
+    return {id for (id,) in query(reader.connection, found, (json.dumps(list(numbers)),))}
+
+
 def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -> None:
     """Sources and refs of drafts name cubes; those that this caller may not read are not there, or not told."""
     links = {link for draft in found for link in draft.behavioural.derivations}
@@ -172,8 +239,11 @@ def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -
         may = allowed(view, reader)
     except Refused:
         may = NOTHING
-    for link in links:
-        reader.under(may).head(link.id, view.scope)
+    sources = {link: reader.under(may).head(link.id, view.scope)[1].governance.sensitivity for link in links}
+    for draft in found:
+        for link in draft.behavioural.derivations:
+            if draft.governance.sensitivity < sources[link]:  # `derive` took the strictest; it was lowered since
+                find(view, reader, link.id, "share")
     for scope, ref in refs if may is not EVERYTHING else ():
         twin = reader.named(scope, ref)
         if twin is not None and not may.covers(twin):
@@ -182,6 +252,9 @@ def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -
 
 def _check_change(view: ScopedMemory, reader: Reader, id: str, draft: MemCube) -> None:
     """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
+    _, old = reader.head(id, view.scope)
+    if draft.governance.sensitivity < old.governance.sensitivity:
+        find(view, reader, id, "share")
     may = allowed(view, reader, "revise")
     if may is EVERYTHING:
         return

@@ -15,33 +15,32 @@ from tercet import converse, keeping
 from tercet.activation.compose import SHARE
 from tercet.activation.memory import Form
 from tercet.converse import Reply
-from tercet.cube import Kind, MemCube, Scalar
+from tercet.cube import Kind, Label, MemCube, Scalar
 from tercet.errors import InvalidRequest
 from tercet.govern import injections
 from tercet.govern.injections import Injection
 from tercet.govern.intake import ECHO
 from tercet.govern.retention import ending
+from tercet.govern.shares import Lent
 from tercet.keeping import WaitFor
 from tercet.scope import Caller, Right, Scope
+from tercet.sharing import Sharing
 from tercet.steering import Steering
-from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space
 from tercet.text.read.chat import instant
-from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labels, valued
+from tercet.text.read.drafts import Item, Value, drafts, file_drafts, labelled, labels, valued
 from tercet.text.recall import context as contexts
-from tercet.text.recall.hits import Hits
+from tercet.text.recall.hits import Hits, shown
 from tercet.text.recall.moving import look
 from tercet.text.recall.policies import Policy
 from tercet.text.recall.recall import check_question, find_policy, recall
 from tercet.text.recall.settle import settle, spare
-from tercet.vault import spaces
 from tercet.vault.allowed import Allowed
 from tercet.vault.branches import HERE, OPEN, Moment, check_known
 from tercet.vault.erase import Receipt
 from tercet.vault.filters import Where, check_where
 from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
-from tercet.vault.spaces import Space
 from tercet.vault.sqlite import Tenant
 from tercet.vault.states import check_reason
 
@@ -57,7 +56,7 @@ Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
 
-class ScopedMemory(Steering):
+class ScopedMemory(Steering, Sharing):
     """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make.
 
     `moment` is the branch it reads and writes and, of a look into the past, what was known; `valid` is when the facts
@@ -127,6 +126,8 @@ class ScopedMemory(Steering):
             same user and agent supersedes an earlier one, which stays with the interval in which it held.
         valid_from, valid_to
             From when and until when it holds; left out: from when it was observed, without end.
+        sensitivity
+            "public", "internal", "private" (left out) or "secret": a label that rules read.
 
         Raises
         ------
@@ -238,31 +239,34 @@ class ScopedMemory(Steering):
             raise InvalidRequest(f"min_score is a number from 0 to 1, not {min_score!r:.40}.")
         if kind is not None and kind not in Kind.__members__.values():
             raise InvalidRequest(f"Unknown kind {kind!r}; kinds are {', '.join(Kind)}.")
-        self.enter("read")
         tenant, embedder = self._tenant, self.tercet.embedder
         conditions = {**check_where(where), **({"kind": Kind(kind).value} if kind is not None else {})}
         chosen, now = find_policy(policy), self.tercet.clock()
         check_question(question)
         space = answering_space(embedder)
-        with tenant.reading(self.moment) as reader:
+        bounds = [None if one is None else instant(one, name) for one, name in ((since, "since"), (until, "until"))]
+
+        def ask(reader: Reader, lend: Callable[[], Lent]) -> Hits:
             see = partial(
                 tenant.view,
                 reader,
                 self.scope,
                 where=conditions,
-                since=None if since is None else instant(since, "since"),
-                until=None if until is None else instant(until, "until"),
+                since=bounds[0],
+                until=bounds[1],
                 now=now,
-                allowed=self._allowed,
+                allowed=lambda _: lend().allowed,
             )
             view, asked = look(
-                question, see, space, embedder if chosen.needs != "words" else None, self._beside(reader, space)
+                question, see, space, embedder if chosen.needs != "words" else None, keeping.beside(self, reader, space)
             )
             more = limit + spare(reader, limit)
             hits = recall(view, reader.cubes, asked, chosen, limit=more, min_score=min_score)
-            if more > limit:  # there are facts with a slot
-                seen = reader.under(self._allowed(reader))
-                hits = settle(hits, seen, view, self.scope, at=self.valid or now, limit=limit)
+            if more == limit:  # there are no facts with a slot
+                return hits
+            return settle(hits, reader.under(lend().allowed), view, self.scope, at=self.valid or now, limit=limit)
+
+        hits = keeping.answered(self, ask, shown)
         # A look into the past or a branch uses nothing: it must not move what the main line shows.
         if self.moment == HERE and tenant.use([hit.cube.id for hit in hits], now) >= USES_AT_ONCE:
             self.tercet.flush_uses(tenant)
@@ -299,13 +303,13 @@ class ScopedMemory(Steering):
 
     def get(self, id: str) -> MemCube:
         """The newest version of a cube. Raises MissingMemory if this scope does not see it."""
-        with self._reading() as reader:
-            return reader.head(id, self.scope)[1]
+        return keeping.seen(self, lambda reader: reader.head(id, self.scope)[1], lambda cube: [cube])
 
     def list(self, *, limit: int = 100, cursor: str | None = None, where: Where | None = None) -> Page:
         """Cubes oldest first, a page at a time: `.total`, and `.cursor` for the next page (None at the end)."""
-        with self._reading() as reader:
-            return reader.page(self.scope, limit=limit, cursor=cursor, where=where)
+        return keeping.seen(
+            self, lambda reader: reader.page(self.scope, limit=limit, cursor=cursor, where=where), list[MemCube]
+        )
 
     def history(self, id: str) -> Cubes:
         """Every version of a cube, oldest first. Raises MissingMemory."""
@@ -329,8 +333,11 @@ class ScopedMemory(Steering):
         at: datetime | str | None = None,
         tags: Sequence[str] | None = None,
         metadata: Mapping[str, Scalar] | None = None,
+        sensitivity: Label = None,
     ) -> MemCube:
         """Write the next version of a cube; what is left out stays as it is.
+
+        To lower its `sensitivity` shows it to others, and takes the right to share it.
 
         Raises
         ------
@@ -342,7 +349,7 @@ class ScopedMemory(Steering):
             If the text cannot be used; if the cube is frozen.
         """
         self.enter("revise")
-        old = self.get(id)
+        old = self._own(id)
         # A revision is an observation of its own: what its words say of time is resolved against now, not then.
         [draft] = drafts(
             [text],
@@ -355,19 +362,8 @@ class ScopedMemory(Steering):
         )
         origin = replace(old.descriptive.origin, span=None, episode=None)
         described = replace(draft.descriptive, origin=origin, slot=old.descriptive.slot)
-        return keeping.revise(self, old, replace(old, payload=draft.payload, descriptive=described), expect, "revise")
-
-    def rollback(self, id: str, *, version: int) -> MemCube:
-        """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""
-        self.enter("revise")
-        versions = self.history(id)
-        chosen = next((cube for cube in versions if cube.version == version), None)
-        if chosen is None:
-            raise InvalidRequest(
-                f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
-            )
-        again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
-        return keeping.revise(self, versions[-1], again, versions[-1].version, "rollback")
+        new = labelled(replace(old, payload=draft.payload, descriptive=described), sensitivity)
+        return keeping.revise(self, old, new, expect, "revise")
 
     def trace(self, id: str) -> Sequence[Injection]:
         """The answers that a memory went into, oldest first; or, for the id of an answer, that one with its memories.
@@ -499,7 +495,7 @@ class ScopedMemory(Steering):
         Raises MissingMemory, InvalidRequest, Held, Refused.
         """
         self.enter("promote")
-        if self.get(id).kind is Kind.TEXT:
+        if self._own(id).kind is Kind.TEXT:
             raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
         return keeping.erase(self, lambda reader: [keeping.find(self, reader, id, "promote")])
 
@@ -551,11 +547,14 @@ class ScopedMemory(Steering):
             self._tenant.use([one.partition("@")[0] for one in adapters], self.tercet.clock())
         return replace(reply, adapters=tuple(adapters))
 
-    def enter(self, right: Right) -> None:
-        """Before anything is opened: whether this caller may come in with a right. Raises Refused, InvalidRequest."""
+    def enter(self, right: Right, *, lent: bool = False) -> None:
+        """Before anything is opened: whether this caller may come in with a right, or by a grant (`lent`).
+
+        Raises Refused, InvalidRequest.
+        """
         if right != "read" and self.moment.known is not None:
             raise InvalidRequest("This is a view of the past and can only be read; write to the scope itself.")
-        self.tercet.gate.enter(self.by, right, self.scope)
+        self.tercet.gate.enter(self.by, right, self.scope, lent=lent)
 
     @property
     def _tenant(self) -> Tenant:
@@ -571,10 +570,7 @@ class ScopedMemory(Steering):
         with self._tenant.reading(self.moment) as reader:
             yield reader.under(self._allowed(reader))
 
-    def _beside(self, reader: Reader, space: Space | None) -> Sequence[tuple[Space, Callable[[], Embedder | None]]]:
-        """The spaces beside the embedder's that the vault is not done with, and how to find the embedder of each."""
-        return [
-            (one.space, partial(self.tercet.embedder_of, one.space.name))
-            for one in (spaces.known(reader.connection) if space is not None else ())
-            if one.space != space and not (one.left and one.left.keep)
-        ]
+    def _own(self, id: str) -> MemCube:
+        """As `get`, of what this caller may read by its own right: nothing is built upon what is only lent."""
+        with self._reading() as reader:
+            return reader.head(id, self.scope)[1]

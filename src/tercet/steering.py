@@ -1,11 +1,13 @@
-"""What a person decides about a memory: that it freezes, rests, is held, or comes out of quarantine."""
+"""What a person decides about a memory: that it goes back, freezes, rests, is held, or comes out of quarantine."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from tercet import keeping
 from tercet.cube import MemCube
+from tercet.errors import InvalidRequest
 from tercet.vault import states
 from tercet.vault.reader import Page
 
@@ -22,6 +24,19 @@ class Steering:
     @property
     def _view(self) -> ScopedMemory:
         return cast("ScopedMemory", self)
+
+    def rollback(self, id: str, *, version: int) -> MemCube:
+        """Make an earlier version the newest again, as a new version. Raises MissingMemory, InvalidRequest."""
+        view = self._view
+        view.enter("revise")
+        versions = view.history(id)
+        chosen = next((cube for cube in versions if cube.version == version), None)
+        if chosen is None:
+            raise InvalidRequest(
+                f"Memory {id} has versions 1 to {versions[-1].version}; there is no version {version}."
+            )
+        again = replace(chosen, descriptive=replace(chosen.descriptive, recorded=None))
+        return keeping.revise(view, versions[-1], again, versions[-1].version, "rollback")
 
     def freeze(self, id: str) -> MemCube:
         """Let nothing change a cube: no edit, no decay, no end, until `unfreeze`. Forgetting it stays possible.

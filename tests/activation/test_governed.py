@@ -224,3 +224,23 @@ def test_every_opening_is_alike(tiny: TransformersEngine) -> None:
     openings = {frame(tiny, [{"role": "user", "content": text}])[0] for text in ("?", "Which pears?")}
     openings.add(frame(tiny, [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "x"}])[0])
     assert len(openings) == 1
+
+
+def test_what_is_lent_is_read_as_text_once_a_turn_and_gives_no_cache(t: Tercet, prompts: list[str]) -> None:
+    """A cache was made by the right of whoever made it: a guest gets the words, and a read is taken for the turn."""
+    root, _ = rule(t)
+    t.admin(by=ROOT).add_rule(Rule("allow", "root", {"share"}))
+    lent, other = root.remember("Pears are ripe."), root.remember("Pears cost 4417.")
+    cache = root.promote([lent, other])
+    root.promote(lent)
+    grant = root.share([lent.id, cache.id], with_="guest", reads=2)
+    guest = t.scope(by=Caller("guest"))
+    reply = guest.chat("Which pears?", max_tokens=2)
+    assert (reply.kv, reply.memories) == ((), (lent.id,))
+    assert "Pears are ripe." in prompts[-1]
+    assert "4417" not in prompts[-1]
+    assert [one.left for one in root.grants()] == [1]
+    assert guest.get(cache.id).kind == "activation"  # its header, and no tensor
+    with pytest.raises(Refused):
+        guest.chat("Which pears?", max_tokens=2)
+    assert root.revoke(grant).left == 0

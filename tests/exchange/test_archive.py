@@ -353,12 +353,19 @@ def test_an_archive_is_known_by_its_beginning(here: ScopedMemory, tmp_path: Path
         assert is_archive(tmp_path / name) is known
 
 
-def test_the_archive_holds_no_commitment_and_ends_with_its_hash(here: ScopedMemory) -> None:
-    here.remember("I moved to Oslo.")
+def test_the_archive_holds_no_salt_and_ends_with_its_hash(here: ScopedMemory) -> None:
+    made = here.remember("I moved to Oslo.")
     archive = exported(here)
     *body, last = archive.splitlines(keepends=True)
-    assert json.loads(last) == {"cubes": 1, "sha256": hashlib.sha256(b"".join(body)).hexdigest()}
-    assert b"commitment" not in archive
+    told = json.loads(last)
+    assert told.pop("provenance")["sha256"] == told["sha256"]
+    assert told == {"cubes": 1, "sha256": hashlib.sha256(b"".join(body)).hexdigest()}
+    [version] = json.loads(body[1])["versions"]
+    assert version["commitment"] == made.descriptive.commitment  # which tells nothing without its salt
+    assert "commitment" not in version["header"]
+    with here.tercet.vault.tenant("default").reading() as reader:
+        [(salt,)] = reader.connection.execute("SELECT salt FROM versions")
+    assert salt.hex().encode() not in archive
     [record] = read_archive(io.BytesIO(archive), tenant="default")
     assert plain(record.versions[0]) == plain(here.list()[0])
 

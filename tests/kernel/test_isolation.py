@@ -245,6 +245,7 @@ LEAKS: dict[str, dict[str, object]] = {
     "tercet.vault.reader.Reader": {"under": lambda self, _: self},
     "tercet.vault.search.columns.Columns": {"_owned": "TRUE", "_owners": ()},
     "tercet.scope.Scope": {"covers": lambda *_: True},
+    "tercet.vault.shares.ShareRow": {"live": lambda *_: True},
 }
 """What a wall is called, and what it is like when it is broken."""
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tercet.errors import InvalidRequest, MissingBranch, MissingMemory, Refused, TercetError
+from tercet.errors import InvalidRequest, MissingBranch, MissingGrant, MissingMemory, Refused, TercetError
 
 if TYPE_CHECKING:
     from tercet.cli.options import Command
@@ -50,6 +50,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "backup": ("tercet.cli.backup", "Copy the vault, while it is in use, into a new folder."),
     "stats": ("tercet.cli.stats", "Show numbers about the vault."),
     "access": ("tercet.cli.access", "List, add and remove the rules of who may do what."),
+    "share": ("tercet.cli.share", "Let somebody else read memories: for a purpose, so often, until then."),
+    "grants": ("tercet.cli.grants", "List what you let others read, and what they let you."),
+    "revoke": ("tercet.cli.revoke", "Take back what you let somebody read, at once."),
     "keys": ("tercet.cli.keys", "Make, list, rotate and revoke API keys."),
     "demo": ("tercet.cli.demo", "See it work on a conversation that comes with Tercet."),
 }
@@ -60,6 +63,7 @@ EXIT: Mapping[type[BaseException], int] = {
     Refused: 3,
     MissingMemory: 4,
     MissingBranch: 4,
+    MissingGrant: 4,
     TercetError: 1,
     OSError: 1,
 }

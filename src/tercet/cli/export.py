@@ -16,6 +16,8 @@ from tercet.errors import InvalidRequest
 def add_arguments(parser: Parser) -> None:
     """Add what this command takes."""
     parser.add_argument("file", metavar="FILE", help="a new file (compressed if it ends in .gz), or - for stdout")
+    parser.add_argument("--for", dest="to", metavar="NAME", help="for whom; a mark in the file names them if it leaks")
+    parser.add_argument("--decoy", action="store_true", help="with --for: add a made-up memory that names them, too")
     parser.add_argument("--force", action="store_true", help="replace the file if it is there")
 
 
@@ -23,16 +25,21 @@ def run(session: Session, args: Namespace) -> Answer:
     """Export the scope."""
     from tercet.exchange.archive import export_scope
     from tercet.exchange.export import export_file
+    from tercet.exchange.watermark import recipient
 
     memory = session.existing().memory
+    if args.decoy and args.to is None:
+        raise InvalidRequest("--decoy goes with --for: it names somebody.")
+    to = None if args.to is None else recipient(memory, args.to, decoy=args.decoy)
     if args.file == "-":
         if args.json:
             raise InvalidRequest("`export -` writes the archive itself to stdout; with --json, name a file.")
-        export_scope(memory, sys.stdout.buffer)
+        export_scope(memory, sys.stdout.buffer, to=to)
         return Answer({})
     path = Path(args.file).expanduser()
     if path.exists() and not args.force:
         raise InvalidRequest(f"{path} is there already; give another name, or --force to replace it.")
     with out.progress("exporting", " memories") as bar:
-        count = export_file(memory, path, progress=bar)
-    return Answer({"file": str(path), "exported": count}, [f"Exported {out.count(count, 'memory')} to {path}"])
+        count = export_file(memory, path, progress=bar, to=to)
+    document = {"file": str(path), "exported": count} | ({} if to is None else {"recipient": to.name, "mark": to.mark})
+    return Answer(document, [f"Exported {out.count(count, 'memory')} to {path}{f' for {args.to}' if to else ''}"])

@@ -14,7 +14,7 @@ from tercet.errors import InvalidRequest
 from tercet.exchange.rows import receipt_json
 
 if TYPE_CHECKING:
-    from tercet.vault.erase import Receipt
+    from tercet.vault.erase import Export, Receipt
 
 
 def add_arguments(parser: Parser) -> None:
@@ -34,17 +34,20 @@ def run(session: Session, args: Namespace) -> Answer:
     where = conditions(args.where)
     if bool(args.ids) + (where is not None) + args.all != 1:
         raise InvalidRequest("Say what to forget: ids, or --where with a condition, or --all.")
+    from tercet.keeping import reached
+
     memory = session.looking().memory
     if args.ids:
         receipt = memory.forget(args.ids, despite_hold=args.despite_hold)
     else:
-        total = memory.list(limit=1, where=where).total
         if not args.yes:
-            every = total == memory.list(limit=1).total
+            total, more = reached(memory, where)
+            every = total == reached(memory)[0]
             meant = out.count(total, "memory") + (", all that this scope holds" if every and total else "")
+            made = f", and {more:,} more would go that were made from them" if more else ""
             raise InvalidRequest(
-                f"This meets {meant}; nothing was forgotten. Add --yes to forget them, on every branch and where a "
-                "restore has hidden them, too."
+                f"This meets {meant}, on every branch and where a restore has hidden them, too{made}; nothing was "
+                "forgotten. Add --yes to forget them."
             )
         # An empty filter is everything, and has been counted.
         chosen = {"where": where} if where else {"everything": True}
@@ -66,16 +69,20 @@ def receipt_lines(receipt: Receipt) -> list[Line]:
         )
     else:
         lines.append("The bytes are scrubbed")
+    if ended := receipt.rows.get("shares"):
+        lines.append(f"{out.count(ended, 'grant')} ended with what was shared")
     if receipt.rebuilding:
         lines.append(
             f"{out.count(receipt.rebuilding, 'product')} of several memories wait to be made again from the rest"
         )
     if receipt.probe is not None:
         lines += [f"Found all the same: {one}" for one in receipt.probe.found] or ["A search for them found nothing"]
-    lines += [
-        f"Not reached: {one.path} (exported {one.at:%Y-%m-%d}, sha256 {one.sha256})" for one in receipt.unreachable
-    ]
+    lines += [f"Not reached: {one.path} ({_exported(one)})" for one in receipt.unreachable]
     return [
         *lines,
         f"Receipt {receipt.seq:,}, journal head {receipt.head}{'' if receipt.signature else ', not signed'}",
     ]
+
+
+def _exported(one: Export) -> str:
+    return f"exported {one.at:%Y-%m-%d}{f' for {one.recipient}' if one.recipient else ''}, sha256 {one.sha256}"

@@ -13,6 +13,7 @@ from tercet.cli import out
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer, Line
 from tercet.cli.session import Session
+from tercet.cli.verify import add_key, said_of
 from tercet.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -27,23 +28,28 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--format", metavar="NAME", help="what a chat export or document is, if its suffix does not tell"
     )
+    add_key(parser)
 
 
 def run(session: Session, args: Namespace) -> Answer:
     """Import. What was erased in this vault does not come back."""
     from tercet.exchange.archive import is_archive
     from tercet.exchange.restore import import_archive
+    from tercet.govern.receipt import public_key
 
+    key = None if args.public_key is None else public_key(args.public_key)
     path = Path(args.file).expanduser()
     if args.file == "-":
-        return _answer(import_archive(session.memory, io.BytesIO(sys.stdin.buffer.read())))
+        return _answer(import_archive(session.memory, io.BytesIO(sys.stdin.buffer.read()), key=key))
     if not path.is_file():
         raise InvalidRequest(f"{path} is no file.")
     with out.progress("importing", " memories") as bar:
         if args.format is None and is_archive(path):
             with path.open("rb") as stream:
-                return _answer(import_archive(session.memory, stream, progress=bar))
+                return _answer(import_archive(session.memory, stream, progress=bar, key=key))
         before = session.memory.list(limit=1).total
+        if key is not None:
+            raise InvalidRequest("Only a Tercet archive is signed; leave --public-key out for any other file.")
         cubes = session.memory.remember_document(path, format=args.format, progress=bar)
     added = session.memory.list(limit=1).total - before
     document = {"imported": added, "updated": 0, "unchanged": len(cubes) - added, "skipped": [], "total": len(cubes)}
@@ -62,6 +68,10 @@ def _answer(done: Imported) -> Answer:
         "total": len(done.added) + len(done.updated) + len(done.unchanged) + len(done.skipped),
     }
     counts = f"{len(done.updated):,} were brought up to date, {len(done.unchanged):,} were here already"
+    source = done.provenance
+    document |= {"provenance": dict(source.document) or None, "signed": source.signed}
     lines: list[Line] = [f"Imported {out.count(len(done.added), 'memory')}; {counts}"]
+    if source.document:
+        lines.append(said_of(source))
     lines += [f"Skipped {count:,}: {reason}" for reason, count in Counter(one.reason for one in done.skipped).items()]
     return Answer(document, lines)

@@ -26,7 +26,7 @@ SCOPE = {
     "--session": "in which session",
     "--branch": "on which branch; left out: the main line",
 }
-TEXT_KEYS = frozenset({"kind", "type", "state", "speaker", "role", "ref", "tags"})
+TEXT_KEYS = frozenset({"kind", "type", "state", "speaker", "role", "ref", "tags", "sensitivity"})
 """Filter keys whose values are text, so that `tags=2024` means the tag "2024" and not the number."""
 
 
@@ -120,6 +120,12 @@ def add_limit(parser: argparse.ArgumentParser, default: int) -> None:
     parser.add_argument(
         "--limit", type=int, default=default, metavar="N", help=f"at most so many (left out: {default})"
     )
+
+
+def add_sensitivity(parser: argparse.ArgumentParser) -> None:
+    """`--sensitivity`."""
+    levels = ["public", "internal", "private", "secret"]
+    parser.add_argument("--sensitivity", choices=levels, help="a label that rules read; left out: private, or as it is")
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:

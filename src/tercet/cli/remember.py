@@ -7,7 +7,7 @@ from argparse import Namespace
 from datetime import timedelta
 
 from tercet.cli import out
-from tercet.cli.options import Parser, pairs
+from tercet.cli.options import Parser, add_sensitivity, pairs
 from tercet.cli.out import Answer, Line, Span
 from tercet.cli.session import Session
 from tercet.errors import InvalidRequest
@@ -15,6 +15,7 @@ from tercet.exchange.rows import cube_json
 
 NOT_WITH_FILE = (
     "text", "at", "tag", "meta", "ref", "type", "speaker", "role", "slot", "valid_from", "valid_to", "expires",
+    "sensitivity",
 )  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--valid-from", metavar="TIME", help="from when it holds; left out: when it was said or seen")
     parser.add_argument("--valid-to", metavar="TIME", help="until when it holds; left out: until another supersedes it")
     parser.add_argument("--expires", metavar="TIME", help="when it ends, with a zone, or after how long: 90s, 12h, 30d")
+    add_sensitivity(parser)
     parser.add_argument("--speaker", metavar="NAME", help="who said it")
     parser.add_argument("--role", metavar="ROLE", help="user, assistant, system or tool")
 
@@ -60,6 +62,7 @@ def run(session: Session, args: Namespace) -> Answer:
         slot=args.slot and tuple(args.slot),
         valid_from=args.valid_from,
         valid_to=args.valid_to,
+        sensitivity=args.sensitivity,
         expires=None if args.expires is None else span(args.expires),
     )
     told = out.told_of(cube)

@@ -3,9 +3,11 @@
     {"format": "tercet-archive", "version": 1, "tercet": …, "exported": …, "scope": {…}}
     {"id": …, "scope": {…}, "state": …, "versions": [{"version": 1, "text": …, "header": {…}}, …]}
     …
-    {"cubes": n, "sha256": the hash of every byte before this line, in hex}
+    {"cubes": n, "sha256": the hash of every byte before this line, in hex, "provenance": {…}}
 
-A header is as the vault writes it (`tercet.vault.codec`), without its salted commitment, which an import makes anew.
+A header is as the vault writes it (`tercet.vault.codec`), without its salted commitment, which an import makes anew; it
+stands beside each version, so that the journal it comes from can be asked. The provenance says who wrote the archive,
+from where, when and for whom, over that hash, signed as receipts are; a `watermark` in the headers names the recipient.
 Ids, texts, tags, metadata, all times, speakers, refs, versions, states, holds and derivations survive the way there and
 back; episodes get new ids (the spans in them stay), and use counts stay behind. KV caches and adapters are made again
 from their sources rather than carried; the first line counts those left out.
@@ -18,7 +20,7 @@ import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +29,9 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from tercet import __version__
 from tercet.cube import Kind, MemCube
 from tercet.errors import InvalidRequest, VaultError
+from tercet.exchange.provenance import provenance
 from tercet.exchange.typed import misfit
+from tercet.exchange.watermark import Recipient
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault.allowed import EVERYTHING
@@ -74,26 +78,37 @@ STREAM = "(a stream)"
 """What stands for the path of an export that went to a stream."""
 
 
-def export_scope(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> int:
+def export_scope(
+    memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None, to: Recipient | None = None
+) -> int:
     """Write what the caller may read of a scope, as of one moment, to a binary stream; returns how many cubes.
 
     A cube that has a version which the caller may not read is left out whole. The export goes on record, so that an
-    erasure can name it; `export_file` records the file by its path and hash. Raises Refused.
+    erasure can name it; `export_file` records the file by its path and hash. `to` is for whom it is (`watermark`).
+    Raises Refused.
     """
     hashed = _Hashed(stream)
-    numbers = write_archive(memory, hashed, progress=progress)
-    put_on_record(memory, STREAM, hashed.digest.digest(), numbers)
+    numbers = write_archive(memory, hashed, progress=progress, to=to)
+    put_on_record(memory, STREAM, hashed.digest.digest(), numbers, to)
     return len(numbers)
 
 
-def put_on_record(memory: ScopedMemory, path: str, sha256: bytes, numbers: Sequence[int]) -> None:
-    """Take down an export. From a vault that cannot be written nothing can be erased either: it is not on record."""
+def put_on_record(
+    memory: ScopedMemory, path: str, sha256: bytes, numbers: Sequence[int], to: Recipient | None = None
+) -> None:
+    """Take down an export. From a vault that cannot be written nothing can be erased either: it is not on record.
+
+    One for somebody must be, or its mark would name nobody. Raises VaultError.
+    """
     if not numbers:
         return
+    told = {} if to is None else {"recipient": to.name, "mark": to.mark}
     try:
         with memory.tercet.vault.tenant(memory.scope.tenant).writing(by=memory.by.signed) as writer:
-            writer.exported(path, sha256, numbers)
+            writer.exported(path, sha256, numbers, **told)
     except VaultError as error:
+        if to is not None:
+            raise
         log.warning("the export to %s is not on record: %s", path, error)
 
 
@@ -108,7 +123,9 @@ class _Hashed:
         self.sink.write(data)
 
 
-def write_archive(memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None) -> list[int]:
+def write_archive(
+    memory: ScopedMemory, stream: Sink, *, progress: Progress | None = None, to: Recipient | None = None
+) -> list[int]:
     """Write what the caller may read of a scope to a binary stream; returns the numbers of the cubes written."""
     gate = memory.tercet.gate
     gate.enter(memory.by, "read", memory.scope)
@@ -125,6 +142,8 @@ def write_archive(memory: ScopedMemory, stream: Sink, *, progress: Progress | No
             "scope": _scope(memory.scope) | {"tenant": memory.scope.tenant},
             "left_out": len(reader.numbers(memory.scope)) - len(numbers),
         }
+        if to is not None:
+            head |= {"recipient": to.name, "mark": to.mark}
         digest = hashlib.sha256()
 
         def write(row: Mapping[str, Any]) -> None:
@@ -135,10 +154,14 @@ def write_archive(memory: ScopedMemory, stream: Sink, *, progress: Progress | No
         write(head)
         for start in range(0, len(numbers), BATCH):
             for cube in reader.cubes(numbers[start : start + BATCH]):
-                write(_row(cube, reader.history(cube.id, memory.scope)))
+                write(_row(cube, reader.history(cube.id, memory.scope), to))
             if progress is not None:
                 progress(min(start + BATCH, len(numbers)), len(numbers))
-        write({"cubes": len(numbers), "sha256": digest.hexdigest()})
+        decoys = [] if to is None or not numbers else to.decoys(memory.scope, memory.tercet.clock())
+        for decoy in decoys:
+            write(_row(decoy, [decoy], to))
+        last = {"cubes": len(numbers) + len(decoys), "sha256": digest.hexdigest()}
+        write(last | {"provenance": provenance(memory, last, to)})
     return numbers
 
 
@@ -162,8 +185,22 @@ def read_archive(stream: IO[bytes], *, tenant: str) -> list[Record]:
     InvalidRequest
         If it is no archive, of a newer form, cut short, or not what was written; it says at which line.
     """
+    return records_of(opened(stream), tenant=tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An archive that is whole: the lines between the first and the last, and these two."""
+
+    head: Mapping[str, Any]
+    rows: tuple[bytes, ...]
+    last: Mapping[str, Any]
+
+
+def records_of(archive: Opened, *, tenant: str) -> list[Record]:
+    """Every record of a whole archive, as cubes of a tenant. Raises InvalidRequest."""
     records: dict[str, Record] = {}
-    for number, line in enumerate(_whole(stream), 2):
+    for number, line in enumerate(archive.rows, 2):
         try:
             record = _record(_object(line, f"{number}th"), tenant)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -175,8 +212,8 @@ def read_archive(stream: IO[bytes], *, tenant: str) -> list[Record]:
     return list(records.values())
 
 
-def _whole(stream: IO[bytes]) -> Iterator[bytes]:
-    """The lines between the first and the last, once all of them are known to be what was written."""
+def opened(stream: IO[bytes]) -> Opened:
+    """An archive, once all of it is known to be what was written. Raises InvalidRequest."""
     data = stream.read()
     try:
         lines = (gzip.decompress(data) if data.startswith(GZIP) else data).split(b"\n")
@@ -194,7 +231,7 @@ def _whole(stream: IO[bytes]) -> Iterator[bytes]:
     digest = hashlib.sha256(b"".join(line + b"\n" for line in lines[:-1])).hexdigest()
     if digest != last["sha256"] or last.get("cubes") != len(lines) - 2:
         raise InvalidRequest("The archive is damaged: it is not what was written (its sha256 differs).")
-    return iter(lines[1:-1])
+    return Opened(head, tuple(lines[1:-1]), last)
 
 
 def _object(line: bytes, which: str) -> dict[str, Any]:
@@ -211,12 +248,20 @@ def _scope(scope: Scope) -> dict[str, str]:
     return {part: value for part in PARTS if (value := getattr(scope, part)) is not None}
 
 
-def _row(cube: MemCube, versions: list[MemCube]) -> dict[str, Any]:
+def _row(cube: MemCube, versions: list[MemCube], to: Recipient | None) -> dict[str, Any]:
     return {
         "id": cube.id,
         "scope": _scope(cube.scope),
         "state": cube.state.value,
-        "versions": [{"version": one.version, "text": one.text, "header": header(one)} for one in versions],
+        "versions": [
+            {
+                "version": one.version,
+                "text": one.text,
+                "header": header(one if to is None else to.marked(one)),
+                "commitment": one.descriptive.commitment,
+            }
+            for one in versions
+        ],
     }
 
 

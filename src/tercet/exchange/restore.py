@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 from tercet.cube import MemCube, Trust
 from tercet.errors import InvalidRequest, MissingMemory, Refused
-from tercet.exchange.archive import BATCH, Record, header, read_archive, without_episode
+from tercet.exchange.archive import BATCH, Record, header, opened, records_of, without_episode
+from tercet.exchange.provenance import UNTOLD, Provenance, check
 from tercet.govern.gate import granting
 from tercet.govern.quarantine import with_trust
 from tercet.keeping import secret
@@ -36,12 +37,16 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did, by id: `added`, `updated` (later versions came), `unchanged` (here already), and the rest."""
+    """What an import did, by id: `added`, `updated` (later versions came), `unchanged` (here already), and the rest.
+
+    `provenance` is where the archive says that it comes from.
+    """
 
     added: tuple[str, ...]
     updated: tuple[str, ...]
     unchanged: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    provenance: Provenance = field(default=UNTOLD, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,9 @@ class Plan:
 Prepared: TypeAlias = list[Entry]
 
 
-def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progress | None = None) -> Imported:
+def import_archive(
+    memory: ScopedMemory, stream: IO[bytes], *, progress: Progress | None = None, key: str | None = None
+) -> Imported:
     """Take in an archive. To do it twice changes nothing; after an interruption, do it again.
 
     A cube that is here with the same versions is left alone, one with earlier versions gets the later ones. One that
@@ -65,14 +72,19 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
     Raises
     ------
     InvalidRequest
-        If the archive is damaged, or holds something outside this scope; nothing is changed then.
+        If the archive is damaged, or holds something outside this scope; if its provenance line does not fit it, or was
+        not signed with a public `key` that is given. Nothing is changed then.
     Refused
         If the caller may not write all that it holds; nothing is changed then, either.
     """
     gate, by = memory.tercet.gate, memory.by
     memory.enter("write")
     tenant = memory.tercet.vault.tenant(memory.scope.tenant)
-    records = [_placed(record, memory) for record in read_archive(stream, tenant=memory.scope.tenant)]
+    archive = opened(stream)
+    source = check(archive.last, key)
+    if source.problems:
+        raise InvalidRequest(f"The archive is not what it says it is: {'; '.join(source.problems)}.")
+    records = [_placed(record, memory) for record in records_of(archive, tenant=memory.scope.tenant)]
     records = _admitted(records, memory)
     with tenant.reading(memory.moment) as reader:
         gate.vet(reader, by, "write", memory.scope, [one for record in records for one in record.versions])
@@ -97,6 +109,7 @@ def import_archive(memory: ScopedMemory, stream: IO[bytes], *, progress: Progres
         updated=tuple(plan.record.id for plan in wanted if plan.first > 0),
         unchanged=tuple(p.record.id for p in plans if p.refused is None and p.first == len(p.record.versions)),
         skipped=tuple(Skipped(plan.record.id, plan.refused) for plan in plans if plan.refused is not None),
+        provenance=source,
     )
 
 
@@ -118,6 +131,17 @@ def _admitted(records: Sequence[Record], memory: ScopedMemory) -> list[Record]:
     """The records redacted and screened as whatever comes in is; what an archive says of its origin is not believed."""
     versions = [version for record in records for version in record.versions]
     admitted = iter(memory.tercet.intake.admit(versions, lambda: secret(memory, "write"), foreign=True))
+    gate, tenant = memory.tercet.gate, memory.tercet.vault.tenant(memory.scope.tenant)
+    with tenant.reading(memory.moment) as reader:  # nor that somebody has confirmed it there
+        admitted = iter(
+            [
+                one
+                if one.governance.trust is not Trust.CONFIRMED
+                or gate.may(reader, memory.by, "administer", memory.scope, one)
+                else with_trust(one, Trust.OBSERVED)
+                for one in admitted
+            ]
+        )
     return [replace(record, versions=tuple(next(admitted) for _ in record.versions)) for record in records]
 
 
@@ -197,7 +221,9 @@ def _history(reader: Reader, id: str, anywhere: Scope) -> list[MemCube]:
 def _same(mine: MemCube, theirs: MemCube) -> bool:
     def compared(cube: MemCube) -> object:
         # How far it is believed is decided here, where it may have been released since.
-        return header(with_trust(without_episode(cube), Trust.OBSERVED))
+        bare = with_trust(without_episode(cube), Trust.OBSERVED)
+        # Nor does it matter through whose hands it came.
+        return header(replace(bare, governance=replace(bare.governance, watermark=None)))
 
     return mine.text == theirs.text and compared(mine) == compared(theirs)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tercet.cube import MemCube
     from tercet.govern.injections import Injection
     from tercet.govern.keys import Key
+    from tercet.govern.shares import Share
     from tercet.text.recall.hits import Hit
     from tercet.vault.branches import Branch, Snapshot
     from tercet.vault.doctor import Finding
@@ -149,6 +150,15 @@ def key_json(key: Key) -> Json:
     sets = {name: sorted(getattr(key, name)) for name in ("rights", "roles", "purposes")}
     times = {name: _iso(getattr(key, name)) for name in ("made", "expires", "revoked")}
     return {"id": key.id, "name": key.name, **scope, **sets, **times}
+
+
+def share_json(share: Share) -> Json:
+    """A grant; `left` are the reads that it still has."""
+    scope = {part: getattr(share.scope, part) for part in ("tenant", "user", "agent", "session")}
+    told = {name: getattr(share, name) for name in ("id", "to", "by", "purpose", "reads", "used", "left")}
+    times = {name: _iso(getattr(share, name)) for name in ("made", "until", "revoked")}
+    where = None if share.where is None else dict(share.where)
+    return {**told, "cubes": list(share.cubes), **scope, "where": where, **times}
 
 
 def _iso(when: datetime | None) -> str | None:

@@ -1,7 +1,8 @@
 """The one place where access is decided: every front door leads through it, and none around it.
 
 Three things must agree: where the caller belongs (`Caller.within`, its rights, its key), the policy that the vault was
-opened with, and the rules that stand in the tenant's own file. The last two default to yes while there are none.
+opened with, and the rules that stand in the tenant's own file. The last two default to yes while there are none. Grants
+widen what they say, for reading, at the doors that ask for what is `lent`.
 """
 
 from __future__ import annotations
@@ -13,23 +14,28 @@ from datetime import datetime
 
 import apsw
 
-from tercet.cube import Grant, MemCube
+from tercet.cube import Grant, MemCube, Trust
 from tercet.errors import Refused
 from tercet.govern.access import Access
-from tercet.govern.policy import Rules, grant_values, refuse
+from tercet.govern.policy import Lending, Rules, grant_values, refuse
 from tercet.govern.rules import Rule, from_json
+from tercet.govern.shares import Lent, maker, scope_of, subjects, union
 from tercet.scope import Caller, Right, Scope
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import undamaged
 from tercet.vault.ids import Clock
-from tercet.vault.policy import Token, granted, key_row, rule_rows, rules_token
+from tercet.vault.policy import Token, granted, key_row, newest_key, rule_rows, rules_token
 from tercet.vault.reader import Reader
+from tercet.vault.shares import ShareRow, share_rows
 
 NO_KEY = "This key opens nothing here: it is wrong, expired or revoked. An administrator makes one with `tercet keys`."
 """Said of every key that does not open, whatever is wrong with it."""
 HOUSE = Caller("tercet")
 """The vault's own jobs, which hand nothing to anybody: this very object, none that is equal, is let through."""
+
+
+ELSEWHERE = "there: it belongs elsewhere"
 
 
 class Gate:
@@ -38,9 +44,13 @@ class Gate:
     def __init__(self, access: Access | Rules, clock: Clock) -> None:
         self.access, self.clock = access, clock
         self._stored: dict[str, tuple[Token, Rules]] = {}
+        self._bare = Rules(())
 
-    def enter(self, caller: Caller, right: Right, scope: Scope) -> None:
+    def enter(self, caller: Caller, right: Right, scope: Scope, *, lent: bool = False) -> None:
         """Return if the caller may come as far as the tenant's file.
+
+        `lent` says that grants open this door, too: they alone lead out of the scope that a caller belongs to, and
+        never out of its tenant.
 
         Raises
         ------
@@ -49,8 +59,8 @@ class Gate:
         """
         if caller is HOUSE:
             return
-        if caller.within is not None and not caller.within.covers(scope):
-            raise refuse(caller, right, "there: it belongs elsewhere")
+        if not _belongs(caller, scope) and not (lent and _belongs(caller, scope, anywhere=True)):
+            raise refuse(caller, right, ELSEWHERE)
         if caller.rights is not None and right not in caller.rights:
             raise refuse(caller, right, "here")
         if not isinstance(self.access, Rules):
@@ -69,7 +79,39 @@ class Gate:
         if caller is HOUSE:
             return EVERYTHING
         self.enter(caller, right, scope)
-        connection = reader.connection
+        found = self._judged(reader.connection, caller, right, scope)
+        if found is NOTHING:
+            raise refuse(caller, right, "here")
+        return found
+
+    def lent(self, reader: Reader, caller: Caller, scope: Scope) -> Lent:
+        """What the caller may read of the reader's snapshot, by its own right and by grants.
+
+        A door that asks this has to take a read of the grants that an answer is `due`: `keeping.answered` does.
+
+        Raises
+        ------
+        Refused
+            If that is nothing, whatever there is.
+        """
+        if caller is HOUSE:
+            return Lent(EVERYTHING, EVERYTHING)
+        self.enter(caller, "read", scope, lent=True)
+        connection, belongs = reader.connection, _belongs(caller, scope)
+        own = self._judged(connection, caller, "read", scope) if belongs else NOTHING
+        grants = self._grants(reader, caller, scope) if own is not EVERYTHING else []
+        allowed = own
+        if grants:
+            lending = Lending(*union(grants), alone=not belongs)
+            allowed = self._judged(connection, caller, "read", scope, lending)
+        if allowed is NOTHING:
+            raise refuse(caller, "read", "here" if belongs else ELSEWHERE)
+        return Lent(own, allowed, grants)
+
+    def _judged(
+        self, connection: apsw.Connection, caller: Caller, right: Right, scope: Scope, lent: Lending | None = None
+    ) -> Allowed:
+        """What all policies allow; NOTHING if that is so whatever there is. Raises Refused for a key of no use."""
         if caller.key is not None:
             self._check_key(connection, caller.key)
         policies = [self.access] if isinstance(self.access, Rules) else []
@@ -77,15 +119,38 @@ class Gate:
         if stored is not None:
             policies.append(stored)
         if not policies:
-            return EVERYTHING
+            if lent is None:
+                return EVERYTHING
+            policies = [self._bare]
         at = self.clock() if any(policy.timed for policy in policies) else None
         grants = right != "administer" and granted(connection, grant_values(caller, right))
         found = EVERYTHING
         for policy in policies:
-            one = policy.allowed(caller, right, scope, at=at, granted=grants)
+            one = policy.allowed(caller, right, scope, at=at, granted=grants, lent=lent)
             if one is NOTHING:
-                raise refuse(caller, right, "here")
+                return NOTHING
             found = found.both(one)
+        return found
+
+    def _grants(self, reader: Reader, caller: Caller, scope: Scope) -> list[tuple[ShareRow, Allowed]]:
+        """The grants that give this caller something, each with what its maker has a right to; none of the past."""
+        if not reader.line.plain:
+            return []
+        connection, now = reader.connection, to_micros(self.clock())
+        rows = [row for row in share_rows(connection, subjects(caller)) if row.live(now)]
+        rows = [row for row in rows if row.purpose in (None, caller.purpose) and _meets(row, scope)]
+        found = []
+        for row in rows:
+            with undamaged(f"Grant g{row.n}"):
+                by = maker(row, scope.tenant)
+            about = scope_of(row, scope.tenant)
+            if by.key is not None:
+                by = replace(by, key=newest_key(connection, by.key))
+            try:
+                right = self.allowed(reader, by, "share", about).both(self.allowed(reader, by, "read", about))
+            except Refused:
+                continue
+            found.append((row, right))
         return found
 
     def administer(self, reader: Reader, caller: Caller, tenant: str) -> None:
@@ -96,7 +161,8 @@ class Gate:
     def vet(self, reader: Reader, caller: Caller, right: Right, scope: Scope, cubes: Iterable[MemCube]) -> Allowed:
         """Return what the right is allowed on if it covers these; so must the right to share, where they grant any.
 
-        What a draft grants does not count for itself: nobody gives himself a right that way.
+        What a draft grants does not count for itself: nobody gives himself a right that way. Nor does a draft make
+        itself believed: to hand one in as confirmed takes the right to administer, as a release from quarantine does.
 
         Raises
         ------
@@ -106,6 +172,8 @@ class Gate:
         found, shared = self.allowed(reader, caller, right, scope), None
         for cube in cubes:
             bare = granting(cube, frozenset())
+            if cube.governance.trust is Trust.CONFIRMED and not self.may(reader, caller, "administer", scope, bare):
+                raise refuse(caller, "administer", "here, and it hands in a memory as confirmed")
             if not found.covers(bare):
                 raise refuse(caller, right, "a memory with these tags, of this type and sensitivity")
             if cube.governance.access:
@@ -113,6 +181,13 @@ class Gate:
                 if not shared.covers(bare):
                     raise refuse(caller, "share", "this memory, and it grants rights to others")
         return found
+
+    def may(self, reader: Reader, caller: Caller, right: Right, scope: Scope, cube: MemCube) -> bool:
+        """Whether the caller may use the right on a cube in hand."""
+        try:
+            return self.allowed(reader, caller, right, scope).covers(cube)
+        except Refused:
+            return False
 
     def stored(self, connection: apsw.Connection, tenant: str) -> Rules | None:
         """The rules in a tenant's file; None while there are none. Raises VaultDamaged for one that cannot be read."""
@@ -129,6 +204,19 @@ class Gate:
         row = key_row(connection, id)
         if row is None or not row.live(to_micros(self.clock())):
             raise Refused(NO_KEY)
+
+
+def _belongs(caller: Caller, scope: Scope, *, anywhere: bool = False) -> bool:
+    """Whether the scope is one that the caller belongs to; `anywhere`: whether the tenant is."""
+    if caller.within is None:
+        return True
+    return caller.within.tenant == scope.tenant if anywhere else caller.within.covers(scope)
+
+
+def _meets(row: ShareRow, scope: Scope) -> bool:
+    """Whether a grant can give anything of a scope: no part of both differs."""
+    pairs = ((row.user, scope.user), (row.agent, scope.agent), (row.session, scope.session))
+    return all(None in pair or pair[0] == pair[1] for pair in pairs)
 
 
 def granting(cube: MemCube, access: frozenset[Grant]) -> MemCube:

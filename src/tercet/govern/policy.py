@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from tercet.cube import Grant, MemCube
 from tercet.errors import Refused
@@ -14,7 +15,16 @@ from tercet.scope import Caller, Right, Scope
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed, grant_value
 from tercet.vault.connection import marks
 
-Key = tuple[Caller, Right, Scope, tuple[bool, ...], bool]
+
+class Lending(NamedTuple):
+    """What grants let a caller read, as a condition over `cubes c` and `scopes s`; `alone`: and nothing else does."""
+
+    condition: str
+    bindings: tuple[Any, ...]
+    alone: bool = False
+
+
+Key = tuple[Caller, Right, Scope, tuple[bool, ...], bool, Lending | None]
 COMPILED = 1024
 """Conditions that a policy keeps: one for each caller, right, scope and set of rules that are open at that hour."""
 
@@ -48,45 +58,62 @@ class Rules:
         return any(rule.speaks_of(caller) for rule in there)
 
     def allowed(
-        self, caller: Caller, right: Right, scope: Scope, *, at: datetime | None = None, granted: bool = False
+        self,
+        caller: Caller,
+        right: Right,
+        scope: Scope,
+        *,
+        at: datetime | None = None,
+        granted: bool = False,
+        lent: Lending | None = None,
     ) -> Allowed:
         """What the caller may use the right on, within the scope, at a moment (which only timed rules need).
 
-        `granted` says whether any cube grants this caller the right. The answer is worked out once and kept.
+        `granted` says whether any cube's own list gives this caller the right, `lent` what grants give it. The answer
+        is worked out once and kept.
         """
         active = tuple(rule.open_at(at) for rule in self._timed) if at is not None else ()
-        key = (caller, right, scope, active, granted)
+        own = lent is None or not lent.alone
+        granted = granted and own
+        key = (caller, right, scope, active, granted, lent)
         found = self._compiled.get(key)
         if found is None:
             closed = {id(rule) for rule, is_open in zip(self._timed, active, strict=False) if not is_open}
             if len(self._compiled) >= COMPILED:
                 self._compiled.clear()
-            found = self._compile(caller, right, scope, granted=granted, closed=closed)
+            meeting = [
+                rule
+                for rule in self.rules
+                if id(rule) not in closed
+                and (own or rule.effect == "deny")
+                and rule.meets(caller, right)
+                and rule.reaches(caller, scope)
+            ]
+            found = _compiled(meeting, caller, right, scope, granted=granted, lent=lent)
             self._compiled[key] = found
         return found
 
-    def _compile(self, caller: Caller, right: Right, scope: Scope, *, granted: bool, closed: set[int]) -> Allowed:
-        meeting = [
-            rule
-            for rule in self.rules
-            if id(rule) not in closed and rule.meets(caller, right) and rule.reaches(caller, scope)
-        ]
-        allows = [rule for rule in meeting if rule.effect == "allow"]
-        denies = [rule for rule in meeting if rule.effect == "deny"]
-        if not allows and not granted:
-            return NOTHING
-        lines = [_all(rule.by_scope(caller, scope)) for rule in allows if not rule.by_cube()]
-        barred = [_all(rule.by_scope(caller, scope)) for rule in denies]
-        gone, gone_bindings = _but(_any(lines), _any(barred))
-        grants = [_granted(caller, right)] if granted else []
-        some = _any([_all([*rule.by_scope(caller, scope), *rule.by_cube()]) for rule in allows] + grants)
-        none = _any([_all([*rule.by_scope(caller, scope), *rule.by_cube()]) for rule in denies])
-        condition, bindings = _but(some, none)
-        if condition == "TRUE" and gone == "TRUE":
-            return EVERYTHING
-        values = grant_lines(caller, right) if granted else frozenset()
-        covers = _Judge(caller, allows, denies, values).covers
-        return Allowed(condition, tuple(bindings), gone, tuple(gone_bindings), covers)
+
+def _compiled(
+    meeting: Sequence[Rule], caller: Caller, right: Right, scope: Scope, *, granted: bool, lent: Lending | None
+) -> Allowed:
+    allows = [rule for rule in meeting if rule.effect == "allow"]
+    denies = [rule for rule in meeting if rule.effect == "deny"]
+    if not allows and not granted and lent is None:
+        return NOTHING
+    lines = [_all(rule.by_scope(caller, scope)) for rule in allows if not rule.by_cube()]
+    barred = [_all(rule.by_scope(caller, scope)) for rule in denies]
+    gone, gone_bindings = _but(_any(lines), _any(barred))
+    grants = [_granted(caller, right)] if granted else []
+    grants += [(lent.condition, [*lent.bindings])] if lent is not None else []
+    some = _any([_all([*rule.by_scope(caller, scope), *rule.by_cube()]) for rule in allows] + grants)
+    none = _any([_all([*rule.by_scope(caller, scope), *rule.by_cube()]) for rule in denies])
+    condition, bindings = _but(some, none)
+    if condition == "TRUE" and gone == "TRUE":
+        return EVERYTHING
+    values = grant_lines(caller, right) if granted else frozenset()
+    covers = _Judge(caller, allows, denies, values).covers
+    return Allowed(condition, tuple(bindings), gone, tuple(gone_bindings), covers)
 
 
 class _Judge:

@@ -76,6 +76,13 @@ def check_trainable(cubes: Iterable[MemCube]) -> None:
             raise Refused(f"Memory {cube.id} is in quarantine and is not built upon; `tercet quarantine release` it.")
 
 
+def check_shareable(cubes: Iterable[MemCube]) -> None:
+    """Raise Refused if one of them is in quarantine: nobody is handed what no prompt of one's own may have."""
+    for cube in cubes:
+        if cube.governance.trust is Trust.QUARANTINED:
+            raise Refused(f"Memory {cube.id} is in quarantine and is not shared; `tercet quarantine release` it.")
+
+
 def _words(cube: MemCube) -> Iterable[str]:
     """What of a cube may end up in a prompt."""
     if cube.kind is Kind.TEXT:

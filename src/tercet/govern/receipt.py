@@ -24,7 +24,7 @@ from tercet.vault.files import make_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT, ANCHOR, VERSION = "tercet-receipt", "tercet-anchor", 1
+FORMAT, ANCHOR, PROVENANCE, VERSION = "tercet-receipt", "tercet-anchor", "tercet-provenance", 1
 VARIABLE = "TERCET_SIGNING_KEY"
 """Environment variable that names the key's file."""
 
@@ -161,7 +161,7 @@ def to_bytes(document: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A receipt or anchor as it was read, and what is wrong with it; its content is to be believed if nothing is."""
+    """A receipt, an anchor or a provenance line as it was read, and what is wrong with it; nothing: believe it."""
 
     document: Document
     problems: tuple[str, ...]
@@ -173,7 +173,7 @@ def read(data: bytes, public: str | None) -> Paper:
         document = json.loads(data)
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or document.get("format") not in {FORMAT, ANCHOR}:
+    if not isinstance(document, dict) or document.get("format") not in {FORMAT, ANCHOR, PROVENANCE}:
         return Paper({}, ("it is neither a receipt nor an anchor of Tercet's, or it was damaged",))
     problems = []
     try:

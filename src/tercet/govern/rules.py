@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address, ip_network
 from typing import Any, Literal, get_args
 
-from tercet.cube import Kind, MemCube, Sensitivity
+from tercet.cube import Kind, MemCube, Sensitivity, read_label
 from tercet.errors import InvalidRequest
 from tercet.scope import DEFAULT_TENANT, Caller, Right, Scope, check_name, check_rights
 from tercet.vault.connection import marks
@@ -103,7 +103,7 @@ class Rule:
             raise InvalidRequest(f"{wrong[0]!r} is not a memory's id (a UUID).")
         object.__setattr__(self, "cubes", frozenset(format_id(raw) for raw in ids.values() if raw is not None))
         for name in ("min_sensitivity", "max_sensitivity"):
-            object.__setattr__(self, name, _sensitivity(getattr(self, name)))
+            object.__setattr__(self, name, read_label(getattr(self, name)))
 
     def _check_context(self) -> None:
         for network in self.networks:
@@ -249,14 +249,6 @@ def _strings(name: str, given: Iterable[str]) -> frozenset[str]:
     if isinstance(given, str) or not all(isinstance(one, str) and one for one in given):
         raise InvalidRequest(f"A rule's {name} are a set of strings, not {given!r:.80}.")
     return frozenset(given)
-
-
-def _sensitivity(given: Sensitivity | None) -> Sensitivity | None:
-    try:
-        return None if given is None else Sensitivity(given)
-    except ValueError:
-        names = ", ".join(f"{one.value} ({one.name.lower()})" for one in Sensitivity)
-        raise InvalidRequest(f"A sensitivity is one of {names}, not {given!r:.80}.") from None
 
 
 def _hours(given: tuple[int, int]) -> tuple[int, int]:

@@ -45,8 +45,10 @@ WORDS = (
 HIDDEN = "hidden"
 """A tag that readers may not see."""
 KEEPER, READER = Caller("keeper"), Caller("ann", roles={"reader"})
+GUEST = Caller("guest", purpose="visit")
+"""Of whom no rule speaks: it reads what it is lent, in a tenant that has rules."""
 RULES = (
-    Rule("allow", "keeper", {"administer", "read", "write", "revise", "forget"}),
+    Rule("allow", "keeper", {"administer", "read", "write", "revise", "forget", "share"}),
     Rule("allow", "role:reader", {"read"}),
     Rule("deny", "role:reader", {"read"}, tags={HIDDEN}),
 )
@@ -60,8 +62,17 @@ class LeakError(AssertionError):
 
 
 @dataclass
+class Loan:
+    """A grant to the guest: what it names, and how many reads are left (None: any number)."""
+
+    id: str
+    ids: set[str]
+    left: int | None
+
+
+@dataclass
 class Book:
-    """What one tenant holds: texts by id, which of them are secret, what was erased."""
+    """What one tenant holds: texts by id, which of them are secret, what was erased, what is lent to the guest."""
 
     name: str
     key: str
@@ -69,10 +80,24 @@ class Book:
     texts: dict[str, str] = field(default_factory=dict)
     secret: set[str] = field(default_factory=set)
     erased: set[str] = field(default_factory=set)
+    loans: list[Loan] = field(default_factory=list)
 
     def seen_by(self, reader: bool) -> set[str]:  # noqa: FBT001  # one question
         """The ids that the keeper, or the reader, may see."""
         return set(self.texts) - (self.secret if reader and self.ruled else set())
+
+    def lent(self) -> set[str]:
+        """The ids that the guest may see."""
+        return {id for loan in self.loans if loan.left != 0 for id in loan.ids}
+
+    def lend(self, ids: set[str]) -> None:
+        """Take a read of what an answer with these ids stands on: what is not counted first, then what is older."""
+        left = set(ids)
+        for loan in sorted((one for one in self.loans if one.left != 0), key=lambda one: one.left is not None):
+            met = left & loan.ids
+            if met and loan.left is not None:
+                loan.left -= 1
+            left -= met
 
 
 @contextmanager
@@ -160,7 +185,7 @@ class Isolation:
         else:
             action = self.random.choice(
                 [self._list, self._recall, self._get, self._change, self._forget, self._foreign, self._foreign,
-                 self._other_tenant, self._changes, self._context, self._archive]
+                 self._other_tenant, self._changes, self._context, self._archive, self._share, self._guest, self._guest]
             )  # fmt: skip
             if action == self._forget and len(book.texts) < 20:
                 action = self._recall
@@ -267,6 +292,70 @@ class Isolation:
             del book.texts[id]
             book.secret.discard(id)
             book.erased.add(id)
+            for loan in book.loans:
+                loan.ids.discard(id)
+        book.loans = [loan for loan in book.loans if loan.ids]
+
+    def _share(self, book: Book) -> None:
+        """The keeper lends two memories to the guest, or takes a grant back."""
+        if not book.ruled:
+            return self._list(book)
+        keeper = self.t.scope(tenant=book.name, by=KEEPER)
+        if book.loans and self.random.random() < 0.3:
+            loan = self.random.choice(book.loans)
+            self._call("revoke", keeper, loan.id)
+            book.loans.remove(loan)
+            return None
+        ids, reads = self.random.sample(sorted(book.texts), 2), self.random.choice([None, 1, 2, 3])
+        made = self._call("share", keeper, ids, with_="guest", purpose="visit", reads=reads)
+        book.loans.append(Loan(made.id, set(ids), reads))
+        return None
+
+    def _guest(self, book: Book) -> None:
+        """Whom no rule knows sees what it is lent, as often as it is lent, and no other door opens."""
+        if not book.ruled:
+            return self._recall(book)
+        memory, lent = self.t.scope(tenant=book.name, by=GUEST), book.lent()
+        other = self.random.choice(self.books)
+        foreign = self.random.choice(sorted(set(book.texts) - lent) + sorted(other.texts)[: 3 * (other is not book)])
+        if not lent:
+            for id in (foreign, *(sorted(book.texts)[:1])):
+                self._refused(book, memory, id)
+            return None
+        how = self.random.choice(["get", "list", "recall", "foreign", "shut"])
+        if how == "foreign":
+            return self._apart(book, memory, foreign)
+        if how == "shut":
+            return self._shut(book, memory, self.random.choice(sorted(lent)))
+        if how == "get":
+            cubes = [self._call("get", memory, self.random.choice(sorted(lent)))]
+        elif how == "list":
+            cubes = self._call("list", memory, limit=10_000)
+        else:
+            cubes = [hit.cube for hit in self._call("recall", memory, f"mark{book.name}", limit=1000)]
+        ids = {cube.id for cube in cubes}
+        self._check(f"{how} of a guest", book, ids, lent, all_of_them=how != "get")
+        self._texts(book, cubes)
+        book.lend(ids)
+        keeper = self.t.scope(tenant=book.name, by=KEEPER)
+        held = {one.id: one.left for one in keeper.grants() if one.revoked is None}
+        if held != {loan.id: loan.left for loan in book.loans}:
+            raise LeakError(f"the grants of {book.name} have {held} reads left, and should have {book.loans}")
+        return None
+
+    def _refused(self, book: Book, memory: ScopedMemory, id: str) -> None:
+        answer, _ = told(self.t, book.name, id, lambda: memory.get(id))
+        if not answer.startswith("Refused"):
+            raise LeakError(f"a guest who is lent nothing in {book.name} was told {answer}")
+
+    def _shut(self, book: Book, memory: ScopedMemory, id: str) -> None:
+        """What a grant does not open is shut, for what it names, too."""
+        for name in ("history", "trace", "forget", "freeze"):
+            told(self.t, book.name, id, lambda name=name: getattr(memory, name)(id))  # type: ignore[misc]
+        with contextlib.suppress(Refused):
+            raise LeakError(f"an archive of {book.name} for a guest: {export_scope(memory, io.BytesIO())}")
+        with contextlib.suppress(Refused):
+            raise LeakError(f"changes of {book.name} for a guest: {memory.changes()}")
 
     def _changes(self, book: Book) -> None:
         memory, allowed = self._reading(book)

@@ -25,6 +25,7 @@ from tercet.testing.erasing import ForgetTests
 from tercet.testing.filtering import FilterTests
 from tercet.testing.keeping import UpkeepTests
 from tercet.testing.lasting import LastingTests
+from tercet.testing.lending import SharingTests
 from tercet.testing.living import LifeTests
 from tercet.testing.reading import ReadTests
 from tercet.testing.remembering import RememberTests
@@ -48,6 +49,7 @@ class VaultTests(
     TimeTests,
     LastingTests,
     SlotTests,
+    SharingTests,
 ):
     """Every promise of the contract is one test. Subclass it and provide `open_tercet`."""
 

@@ -214,16 +214,16 @@ def _ledger(known: apsw.Connection, live: Path) -> dict[bytes, int]:
 
 
 def _keep_access(known: apsw.Connection, copy: Path) -> None:
-    """A restore brings memories back, not who may see them: a key that was revoked since must stay so."""
+    """A restore brings memories back, not who may see them: a key or a grant that was revoked since must stay so."""
     if scalar(known, "SELECT 1 FROM sqlite_schema WHERE name = 'keys'") is None:  # damaged, or older than the table
         return
     connection = connect(copy)
     with closing(connection), translated(copy):
         migrate(connection)
         with atomic(connection):
-            for table, width in (("rules", 3), ("keys", 6)):
-                rows = query(known, f"SELECT * FROM {table}")  # noqa: S608  # one of two words
-                if not rows:  # no tenant goes back to having none: this one is new
+            for table, width in (("rules", 3), ("keys", 6), ("shares", 13), ("shared", 2)):
+                rows = query(known, f"SELECT * FROM {table}")  # noqa: S608  # one of four words
+                if not rows and width in {3, 6}:  # no tenant goes back to having no rules: this one is new
                     continue
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608
                 connection.executemany(f"INSERT INTO {table} VALUES ({marks(range(width))})", rows)  # noqa: S608

@@ -21,6 +21,7 @@ from tercet.vault.ids import format_id, parse_id
 from tercet.vault.probe import Probe
 from tercet.vault.reader import Reader
 from tercet.vault.search import words
+from tercet.vault.shares import end_shares
 from tercet.vault.writer import Writer
 
 ASKED = "somebody asked"
@@ -29,11 +30,12 @@ UNSCRUBBED = "the scrub job"
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A file outside the vault that holds what was erased: where it was written, its SHA-256 in hex, and when."""
+    """A file outside the vault that holds what was erased: where it was written, its SHA-256 in hex, when, for whom."""
 
     path: str
     sha256: str
     at: datetime
+    recipient: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Receipt:
     erased, derived
         Every id that is gone, and those among them that were made from what was asked for.
     rows
-        How many rows went, by table.
+        How many rows went, by table; "shares" are grants that named nothing else, and have ended.
     erased_at
         From then on nothing serves the content.
     scrubbed_at, waiting_for
@@ -187,6 +189,7 @@ def _take_out(writer: Writer, found: Mapping[int, MemCube], chosen: Container[st
     writer.chain.branch = writer.branch
     slots.release(writer, list(found.values()))
     let_go_of_names(writer.connection, places, rows)
+    end_shares(writer, found.values(), rows)
     return rows
 
 
@@ -262,9 +265,10 @@ def _exports(connection: apsw.Connection, numbers: Sequence[int]) -> dict[int, E
 
 
 def _exported(connection: apsw.Connection, numbers: Sequence[int]) -> dict[int, Export]:
-    statement = f"SELECT n, path, sha256, at FROM exports WHERE n IN ({marks(numbers)}) ORDER BY n"  # noqa: S608
+    statement = f"SELECT n, path, sha256, at, recipient FROM exports WHERE n IN ({marks(numbers)}) ORDER BY n"  # noqa: S608
     return {
-        n: Export(path, sha256.hex(), from_micros(at)) for n, path, sha256, at in query(connection, statement, numbers)
+        n: Export(path, sha256.hex(), from_micros(at), recipient)
+        for n, path, sha256, at, recipient in query(connection, statement, numbers)
     }
 
 

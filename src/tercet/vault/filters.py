@@ -8,7 +8,7 @@ from datetime import datetime
 from math import isnan
 from typing import Any
 
-from tercet.cube import Scalar
+from tercet.cube import Scalar, read_label
 from tercet.errors import InvalidRequest
 from tercet.vault.codec import to_micros
 
@@ -44,6 +44,7 @@ COLUMNS: Mapping[str, str] = {
     "role": "c.role",
     "ref": "c.ref",
     "observed": "c.observed",
+    "sensitivity": "c.sensitivity",
     "quarantined": "(c.trust = 0)",
 }
 NEGATIONS: Mapping[str, str] = {"$ne": "$eq", "$nin": "$in"}
@@ -53,9 +54,10 @@ COMPARISONS: Mapping[str, str] = {"$eq": "=", "$gt": ">", "$gte": ">=", "$lt": "
 def compile_where(where: Where | None, user: str | None = None) -> tuple[str, list[Any]]:
     """A condition over `cubes c`, and its bindings; `user` is whose cubes are asked for, None for everybody's.
 
-    A key is a column (kind, type, state, speaker, role, ref, observed), `quarantined` (true or false), `tags`, or the
-    name of a metadata entry (also as `metadata.NAME`). A value is a scalar for equality, a list for "any of these", or
-    a mapping of operators: $eq $ne $gt $gte $lt $lte $in $nin $exists.
+    A key is a column (kind, type, state, speaker, role, ref, observed), `sensitivity` (a label; they have an order),
+    `quarantined` (true or false), `tags`, or the name of a metadata entry (also as `metadata.NAME`). A value is a
+    scalar for equality, a list for "any of these", or a mapping of operators: $eq $ne $gt $gte $lt $lte $in $nin
+    $exists.
 
     Raises
     ------
@@ -132,6 +134,8 @@ def _matching(key: str, test: str, bound: list[Any], owned: Owned) -> Condition:
 def _scalar(key: str, value: object) -> Scalar:
     if key == "observed":
         return to_micros(_time(value))
+    if key == "sensitivity":
+        return _level(value)
     if key == "quarantined":
         if not isinstance(value, bool):
             raise InvalidRequest(f"quarantined is true or false, not {value!r:.80}.")
@@ -149,6 +153,13 @@ def _scalar(key: str, value: object) -> Scalar:
         f"A filter compares with a string, boolean or number of at most 64 bits (and `observed` with a time); {key!r} "
         f"has {value!r:.80}."
     )
+
+
+def _level(value: object) -> int:
+    level = read_label(value) if isinstance(value, str | int) else None
+    if level is None:
+        raise InvalidRequest(f"sensitivity is compared with a label such as 'secret', not {value!r:.80}.")
+    return int(level)
 
 
 def _time(value: object) -> datetime:

@@ -70,6 +70,12 @@ def key_row(connection: apsw.Connection, id: str) -> KeyRow | None:
     return KeyRow(*rows[0]) if rows else None
 
 
+def newest_key(connection: apsw.Connection, id: str) -> str:
+    """The id of what a key was last rotated into; its own if it was not."""
+    family = "SELECT id FROM keys WHERE id = ?1 OR substr(id, 1, length(?1) + 1) = ?1 || '~' ORDER BY at DESC, id DESC"
+    return str(scalar(connection, f"{family} LIMIT 1", (id.partition("~")[0],)) or id)
+
+
 def key_rows(connection: apsw.Connection) -> list[KeyRow]:
     """All keys, oldest first, those that open nothing any more among them."""
     rows = query(connection, "SELECT id, hash, body, at, expires, revoked FROM keys ORDER BY at, id")

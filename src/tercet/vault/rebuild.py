@@ -16,6 +16,7 @@ from tercet.vault.schema import migrate
 NEEDED = (
     "owners", "scopes", "episodes", "cubes", "versions", "journal", "spaces", "meta", "branches", "snapshots",
     "exports", "exported", "rules", "keys", "blobs", "injections", "injected",
+    "shares", "shared",
 )  # fmt: skip
 """What nothing else can tell."""
 WELCOME = ("vectors", "old_vectors", "jobs", "erased", "scrubs", "uses", "unlinks", "sqlite_sequence")

@@ -17,6 +17,7 @@ from tercet.vault.erase import leave_scrub, let_go_of_names, remove
 from tercet.vault.ids import format_id
 from tercet.vault.past import HIDE, SHOW, Marks, Then, own_rows, seen, touched, vectors_of, versions_of
 from tercet.vault.search import words
+from tercet.vault.shares import end_shares
 from tercet.vault.writer import Entry, Writer
 
 
@@ -165,7 +166,7 @@ def drop(writer: Writer, name: str) -> int:
         raise InvalidRequest(f"Branches begin on {name!r}: {', '.join(one for (one,) in above)}; drop them first.")
     numbers = [n for (n,) in query(connection, "SELECT n FROM cubes WHERE branch = ? AND branch > 0", (branch,))]
     cubes = dict(zip(numbers, writer.reader.cubes(numbers), strict=True))
-    counted, places = dict[str, int](), set[tuple[int, int]]()
+    counted, places, gone = dict[str, int](), set[tuple[int, int]](), list[MemCube]()
     writer.chain.branch = branch
     for n, cube in cubes.items():
         if cube.governance.hold is not None:
@@ -178,8 +179,10 @@ def drop(writer: Writer, name: str) -> int:
         writer.chain.append("drop" if elsewhere else "forget", cube.id, cube.version, place=(n, scope))
         if not elsewhere:
             connection.execute("INSERT OR IGNORE INTO erased VALUES (?, ?)", (id, to_micros(writer.at)))
+            gone.append(cube)
     writer.chain.branch = writer.branch
     let_go_of_names(connection, places, counted)
+    end_shares(writer, gone, counted)
     connection.execute("DELETE FROM snapshots WHERE branch = ?", (branch,))
     connection.execute("DELETE FROM branches WHERE n = ?", (branch,))
     writer.chain.append("drop", of=branch)

@@ -200,6 +200,22 @@ STEPS: Mapping[int, str] = {
     CREATE INDEX injected_by_cube ON injected (cube);
     CREATE INDEX cubes_in_quarantine ON cubes (n) WHERE trust = 0;
     """,
+    3: """
+    -- To whom an archive went, and what in it names him.
+    ALTER TABLE exports ADD COLUMN recipient TEXT;
+    ALTER TABLE exports ADD COLUMN mark TEXT;
+    -- Grants: who may read what on whose word (`by`), for what, how often and until when. A row names cubes in
+    -- `shared`, or else meets a scope and a filter (`condition`, as JSON).
+    CREATE TABLE shares (
+        n INTEGER PRIMARY KEY AUTOINCREMENT,
+        at INTEGER NOT NULL, subject TEXT NOT NULL, by TEXT NOT NULL,
+        user TEXT, agent TEXT, session TEXT, condition TEXT,
+        purpose TEXT, reads INTEGER, used INTEGER NOT NULL DEFAULT 0, expires INTEGER, revoked INTEGER
+    );
+    CREATE INDEX shares_by_subject ON shares (subject);
+    CREATE TABLE shared (cube BLOB NOT NULL, share INTEGER NOT NULL, PRIMARY KEY (cube, share)) WITHOUT ROWID;
+    CREATE INDEX shared_by_share ON shared (share);
+    """,
 }
 
 

@@ -249,12 +249,14 @@ class Writer:
         self.connection.execute("UPDATE cubes SET due = ? WHERE n = ?", (_micros(due), n))
         self.wake(n)
 
-    def exported(self, path: str, sha256: bytes, numbers: Sequence[int]) -> None:
-        """Take down that cubes were written to a file outside, which no erasure reaches."""
+    def exported(
+        self, path: str, sha256: bytes, numbers: Sequence[int], *, recipient: str | None = None, mark: str | None = None
+    ) -> None:
+        """Take down that cubes were written to a file outside, which no erasure reaches, and to whom it goes."""
         n = scalar(
             self.connection,
-            "INSERT INTO exports (at, path, sha256) VALUES (?, ?, ?) RETURNING n",
-            (to_micros(self.at), path, sha256),
+            "INSERT INTO exports (at, path, sha256, recipient, mark) VALUES (?, ?, ?, ?, ?) RETURNING n",
+            (to_micros(self.at), path, sha256, recipient, mark),
         )
         self.connection.executemany("INSERT INTO exported VALUES (?, ?)", [(one, n) for one in numbers])
         self.chain.append("export", export=n, cubes=len(numbers))

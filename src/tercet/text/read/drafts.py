@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypedDict
 
-from tercet.cube import Kind, MemCube, Scalar, Slot, check_text
+from tercet.cube import Kind, Label, MemCube, Scalar, Slot, check_text, read_label
 from tercet.errors import InvalidRequest, Refused
 from tercet.lifecycle import State
 from tercet.scope import Scope
@@ -24,8 +24,9 @@ Item: TypeAlias = str | Message | Mapping[str, object] | MemCube
 
 
 class Value(TypedDict, total=False):
-    """That something is the value of a slot (subject, attribute), and from when until when it holds."""
+    """That something is the value of a slot (subject, attribute), from when until when it holds, and how sensitive."""
 
+    sensitivity: Label
     slot: tuple[str, str] | None
     valid_from: datetime | str | None
     valid_to: datetime | str | None
@@ -109,8 +110,9 @@ def valued(
     slot: tuple[str, str] | None = None,
     valid_from: datetime | str | None = None,
     valid_to: datetime | str | None = None,
+    sensitivity: Label = None,
 ) -> MemCube:
-    """A draft that gives the value of a slot for a time. Raises InvalidRequest."""
+    """A draft that gives the value of a slot for a time, and has a label. Raises InvalidRequest."""
     d, b = cube.descriptive, cube.behavioural
     if slot is not None:
         if isinstance(slot, str) or not isinstance(slot, Sequence) or len(slot) != 2:
@@ -124,7 +126,16 @@ def valued(
         start = d.observed
     if start is not None and end is not None and end <= start:
         raise InvalidRequest(f"valid_to ({end.isoformat()}) must be after valid_from ({start.isoformat()}).")
-    return replace(cube, descriptive=d, behavioural=replace(b, valid_from=start, valid_to=end))
+    made = replace(cube, descriptive=d, behavioural=replace(b, valid_from=start, valid_to=end))
+    return made if sensitivity is None else labelled(made, sensitivity)
+
+
+def labelled(cube: MemCube, sensitivity: Label) -> MemCube:
+    """The cube with another label of sensitivity; None leaves it. Raises InvalidRequest for what is none."""
+    level = read_label(sensitivity)
+    if level is None:
+        return cube
+    return replace(cube, governance=replace(cube.governance, sensitivity=level))
 
 
 def _place(scope: Scope, talk: Conversation) -> Scope:

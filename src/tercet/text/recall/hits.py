@@ -38,3 +38,8 @@ class Hits(list[Hit]):
     ) -> None:
         super().__init__(hits)
         self.total, self.truncated, self.dropped, self.evidence = total, truncated, dropped, evidence
+
+
+def shown(hits: Sequence[Hit]) -> list[MemCube]:
+    """Every cube that hits hand out: what was found, and what contradicts it."""
+    return [cube for hit in hits for cube in (hit.cube, *(other.cube for other in hit.contradictions))]
