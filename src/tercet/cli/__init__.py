@@ -51,6 +51,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "stats": ("tercet.cli.stats", "Show numbers about the vault."),
     "access": ("tercet.cli.access", "List, add and remove the rules of who may do what."),
     "keys": ("tercet.cli.keys", "Make, list, rotate and revoke API keys."),
+    "seal": ("tercet.cli.seal", "Keep the vault's files under keys, rotate those, or destroy a tenant's."),
     "demo": ("tercet.cli.demo", "See it work on a conversation that comes with Tercet."),
 }
 """Name -> (module, what `tercet --help` says of it)."""

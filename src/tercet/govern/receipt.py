@@ -24,7 +24,7 @@ from tercet.vault.files import make_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT, ANCHOR, VERSION = "tercet-receipt", "tercet-anchor", 1
+FORMAT, ANCHOR, DESTRUCTION, VERSION = "tercet-receipt", "tercet-anchor", "tercet-destruction", 1
 VARIABLE = "TERCET_SIGNING_KEY"
 """Environment variable that names the key's file."""
 
@@ -111,6 +111,14 @@ def contents(paper: Receipt | bytes | str | os.PathLike[str]) -> bytes:
         raise InvalidRequest(f"{paper} cannot be read: {error.strerror}.") from error
 
 
+def format_of(data: bytes) -> str | None:
+    """What kind of paper it says it is; None if it says nothing that could be read."""
+    try:
+        return str(json.loads(data)["format"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def tenant_of(data: bytes) -> str | None:
     """The tenant that a paper names; None if it names none that could be."""
     try:
@@ -173,7 +181,7 @@ def read(data: bytes, public: str | None) -> Paper:
         document = json.loads(data)
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or document.get("format") not in {FORMAT, ANCHOR}:
+    if not isinstance(document, dict) or document.get("format") not in {FORMAT, ANCHOR, DESTRUCTION}:
         return Paper({}, ("it is neither a receipt nor an anchor of Tercet's, or it was damaged",))
     problems = []
     try:

@@ -15,6 +15,7 @@ from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import blobs, jobs, journal, ledger, mark
 from tercet.vault.codec import from_micros
 from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
+from tercet.vault.datakeys import Seal
 from tercet.vault.erase import UNUSED_NAMES
 from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import parse_id
@@ -23,7 +24,7 @@ from tercet.vault.rebuild import rebuild
 from tercet.vault.search import wide, words
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import unpack
-from tercet.vault.sqlite import SqliteVault, file_name, segments_of
+from tercet.vault.sqlite import SqliteVault, Tenant, file_name, segments_of
 
 BATCH = 500
 MOST_LINES = 20
@@ -59,9 +60,9 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
                 found[name] = [
                     *_lost(connection, path, repair=repair),
                     *examine(connection, name, repair=repair),
-                    *_segments(connection, segments_of(path), repair=repair),
+                    *_segments(connection, tenant, repair=repair),
                     *_ledger(connection, path, repair=repair),
-                    *(Finding("blobs", *one) for one in blobs.examine(connection, path, repair=repair)),
+                    *(Finding("blobs", *one) for one in blobs.examine(connection, tenant.blobs, repair=repair)),
                 ]
             if repair and (again := tenant.recheck()):
                 found[name].append(Finding("erased", f"{len(again)} memories were erased again", repaired=True))
@@ -131,13 +132,14 @@ def _ledger(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterato
         yield Finding("ledger", f"{ledger.ledger_of(path).name} is damaged", repair)
 
 
-def _segments(connection: apsw.Connection, folder: Path, *, repair: bool) -> Iterator[Finding]:
+def _segments(connection: apsw.Connection, tenant: Tenant, *, repair: bool) -> Iterator[Finding]:
     """Coded segments that are damaged or hold something else than the table; without its file one is made anew."""
     with undamaged("The list of segments"):
         spaces = [n for (n,) in query(connection, "SELECT n FROM spaces")]
         known = {name: n for n in spaces if (name := wide.registered(connection, n)) is not None}
-    for path in sorted(folder.glob("*.lvq")):
-        trouble = _segment_trouble(connection, path, known.get(path.name))
+    seal = tenant.keys.seal()
+    for path in sorted(segments_of(tenant.path).glob("*.lvq")):
+        trouble = _segment_trouble(connection, path, known.get(path.name), seal)
         if trouble is None:
             continue
         if repair:
@@ -146,11 +148,11 @@ def _segments(connection: apsw.Connection, folder: Path, *, repair: bool) -> Ite
         yield Finding("segments", f"{path.name}: {trouble}", repair)
 
 
-def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None) -> str | None:
+def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None, seal: Seal | None) -> str | None:
     if space is None:
         return "no embedding space has it"
     try:
-        segment = Segment.open(path)
+        segment = Segment.open(path, seal)
         segment.scores(np.ones(segment.dim, np.float32))  # reads the second level, whose blocks have checksums too
     except VaultDamaged as error:
         return str(error)
