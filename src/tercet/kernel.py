@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from tercet.activation.memory import KVMemory
 from tercet.activation.tier import BUDGET
 from tercet.admin import Admin, administered, require_all
-from tercet.auditing import Auditing
 from tercet.chores import JOBS, fill_vectors, tended
 from tercet.engine.find import Engines, configured
 from tercet.engine.find import Wanted as WantedEngine
@@ -78,7 +77,7 @@ class Options(TypedDict, total=False):
     the file that TERCET_MASTER_KEY_FILE names. None: there is none."""
 
 
-class Tercet(TimeMachine, Auditing, Sealing):
+class Tercet(TimeMachine, Sealing):
     """A vault, opened. Use it in a `with`, or call `close`.
 
     Safe to share between threads; several processes may open one folder. `teaching` is how adapters are made where a

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tercet.admin import administered_tenant, require_all
+from tercet.auditing import Auditing
 from tercet.errors import Held, VaultSealed
 from tercet.govern.destruction import CAUSE, destruction_document
 from tercet.govern.master import Given, find_master
@@ -19,16 +20,13 @@ from tercet.vault.reseal import Moved
 
 if TYPE_CHECKING:
     from tercet.activation.memory import KVMemory
-    from tercet.govern.gate import Gate
     from tercet.vault.ids import Clock
-    from tercet.vault.sqlite import SqliteVault, Tenant
+    from tercet.vault.sqlite import Tenant
 
 
-class Sealing:
-    """A part of `Tercet`. Every call asks for the right to administer: every tenant, or the one that is destroyed."""
+class Sealing(Auditing):
+    """A part of `Tercet`. Calls ask for the right to administer: every tenant, or the one that is destroyed."""
 
-    vault: SqliteVault
-    gate: Gate
     clock: Clock
     kv: KVMemory
 

@@ -94,8 +94,8 @@ def _destroy(session: Session, args: Namespace) -> Answer:
         raise InvalidRequest("Say whose keys are to be destroyed: --tenant NAME.")
     if not args.yes:
         raise InvalidRequest(
-            f"This makes everything of {args.tenant!r} unreadable, for everybody and for ever; nothing was changed. Add "
-            "--yes to do it. Backups carry the wrapped keys: they are yours to destroy."
+            f"This makes everything of {args.tenant!r} unreadable, for everybody and for ever; nothing was changed. "
+            "Add --yes to do it. Backups carry the wrapped keys: they are yours to destroy."
         )
     from tercet.govern.destruction import CAUSE
     from tercet.govern.receipt import write_document

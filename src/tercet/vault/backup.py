@@ -172,12 +172,13 @@ def _connect(keys: Keyring) -> Connection:
 
 
 def _check_sort(keys: Keyring, *, sealed: bool) -> None:
-    """Raises VaultSealed for a tenant that was destroyed, VaultError if what is there is clear and this is not, or so."""
+    """Raises VaultSealed for a tenant that was destroyed; VaultError if one is sealed and the other is clear."""
     seal = keys.seal()
     if keys.path.exists() and (seal is not None) is not sealed:
         there, this = ("sealed", "clear") if seal is not None else ("clear", "sealed")
         raise VaultError(
-            f"{keys.path.name} is {there} and the backup's is {this}: restore it into a new folder, and seal that if need be."
+            f"{keys.path.name} is {there} and the backup's is {this}: restore it into a new folder, and seal that if "
+            "need be."
         )
 
 

@@ -4,8 +4,8 @@ A data key is 256 random bits. What is sealed with it takes keys that are derive
 pages of the SQLite file, one for other files, one for their names. The newest key stands first and seals whatever is
 written; while a rotation runs, older ones stand behind it and open what it has not reached yet.
 
-The file is written beside its name, synced and renamed: it is the old or the new one. Each wrap is AES-256-GCM, bound to
-the tenant's file name and the key's id; a checksum over the whole tells damage from a wrong key.
+The file is written beside its name, synced and renamed: it is the old or the new one. Each wrap is AES-256-GCM, bound
+to the tenant's file name and the key's id; a checksum over the whole tells damage from a wrong key.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import blobs, jobs, journal, ledger, mark
 from tercet.vault.codec import from_micros
-from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
+from tercet.vault.connection import atomic, key_of, query, rising, scalar, snapshot, translated, undamaged
 from tercet.vault.datakeys import Seal
 from tercet.vault.erase import UNUSED_NAMES
 from tercet.vault.heads import attributes, heading
@@ -59,6 +59,7 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
             with tenant.maintaining(trusting=True) as connection:
                 found[name] = [
                     *_lost(connection, path, repair=repair),
+                    *_pages(connection, vault.vfs),
                     *examine(connection, name, repair=repair),
                     *_segments(connection, tenant, repair=repair),
                     *_ledger(connection, path, repair=repair),
@@ -100,6 +101,31 @@ def examine(connection: apsw.Connection, tenant: str, *, repair: bool) -> list[F
     for name, check in CHECKS.items():
         findings += _guarded(name, connection, tenant, check, repair=repair)
     return findings
+
+
+def _pages(connection: apsw.Connection, vfs: str | None) -> Iterator[Finding]:
+    """A sealed file opens throughout: in pages that nothing uses, too, and in the bytes before the first one."""
+    key = key_of(connection)
+    if key is None:
+        return
+    try:
+        with translated():
+            connection.serialize("main")  # reads every page, each of which is authenticated
+    except VaultDamaged as error:
+        yield Finding("file", str(error))
+    opened = apsw.VFSFile(vfs or "", connection.filename, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    try:
+        begins = opened.xRead(len(BEGINS), 0)
+    finally:
+        opened.xClose()
+    salt = bytes.fromhex(key[-2 * SALT :])
+    if begins != salt + BEGINS[SALT:]:
+        yield Finding("file", "it does not begin as a file that this key seals")
+
+
+SALT = 16
+BEGINS = bytes(SALT) + bytes.fromhex("1000020240402020")
+"""How a sealed file begins: 16 bytes of its key's, then pages of 4,096 bytes of which 64 are the cipher's, a log."""
 
 
 def _lost(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[Finding]:

@@ -1,10 +1,10 @@
 """Who is using a tenant's file just now: any number of calls, or the one that puts another file in its place.
 
 A connection to a file that is replaced under it would share the new file's log by name, so a file is replaced only
-while no call is in the middle of anything, in any process. Each call passes a turnstile and then holds the room; whoever
-replaces the file stops the turnstile, waits until the room is empty, and lets everybody on afterwards. The locks are
-the system's (`flock`) and end with their process. Where there are none (Windows), a file that others have open cannot
-be replaced anyway.
+while no call is in the middle of anything, in any process. Each call passes a turnstile and then holds the room;
+whoever replaces the file stops the turnstile, waits until the room is empty, and lets everybody on afterwards. The
+locks are the system's (`flock`) and end with their process. Where there are none (Windows), a file that others have
+open cannot be replaced anyway.
 """
 
 from __future__ import annotations
