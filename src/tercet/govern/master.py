@@ -9,14 +9,11 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tercet.errors import InvalidRequest, Unsupported, VaultError, VaultSealed
 from tercet.vault.datakeys import SIZE, Master
 from tercet.vault.files import make_folder, sync
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 VARIABLE, FILE = "TERCET_MASTER_KEY", "TERCET_MASTER_KEY_FILE"
 SERVICE, ENTRY = "tercet", "master key"
@@ -121,7 +118,7 @@ def _from_keyring(entry: str) -> str:
     return found
 
 
-def _keyring() -> ModuleType:
+def _keyring() -> Any:  # noqa: ANN401  # a module that may not be installed
     try:
         import keyring
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from typing import Any
 
 import apsw
 
-from tercet.errors import TercetError, VaultBusy, VaultDamaged, VaultError
+from tercet.errors import TercetError, Unsupported, VaultBusy, VaultDamaged, VaultError
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction."""
@@ -76,6 +76,11 @@ def unlock(connection: Connection, key: str | None) -> None:
     """Let a connection that was just opened read and write a sealed file; None leaves it as it is."""
     connection.key = key
     if key is not None:
+        if getattr(apsw, "mc_version", None) is None:  # plain apsw passes over the key and writes the file in clear
+            raise Unsupported(
+                "The apsw that is installed cannot seal files; apsw-sqlite3mc takes its place: pip uninstall apsw, "
+                "then pip install --force-reinstall apsw-sqlite3mc."
+            )
         for name, value in (("cipher", CIPHER), ("algorithm", ALGORITHM), ("key", f"raw:{key}")):
             connection.pragma(name, value)
 

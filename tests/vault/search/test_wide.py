@@ -13,6 +13,7 @@ from tercet import Tercet
 from tercet.scoped import ScopedMemory
 from tercet.vault import sqlite, writer
 from tercet.vault.connection import scalar
+from tercet.vault.datakeys import Seal
 from tercet.vault.search import columns, wide
 from tercet.vault.search.graph import Graph
 from tercet.vault.search.segment import Segment

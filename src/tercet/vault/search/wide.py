@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import apsw
@@ -202,8 +203,7 @@ def build(
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"vectors-{space}-{uuid4().hex}.building"
-    # Nameless: a crash leaves no copy of the vectors.
-    with tempfile.TemporaryFile(dir=folder) if seal is None else io.BytesIO() as spool:
+    with _spool(folder, seal) as spool:
         connection.execute("BEGIN")
         try:
             seq = scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal")
@@ -217,16 +217,25 @@ def build(
         spool.flush()
         if not numbers:
             return None
-        shape = (len(numbers), dim)
-        vectors: NDArray[np.float16] = (
-            np.frombuffer(spool.getbuffer(), "<f2").reshape(shape)
-            if isinstance(spool, io.BytesIO)
-            else np.memmap(spool, dtype="<f2", mode="r", shape=shape)
-        )
+        vectors = _spooled(spool, (len(numbers), dim))
         graph = GRAPH if whole else None
         Segment.write(path, np.array(numbers, dtype=np.int64), vectors, CODER, seq, graph=graph, seal=seal)
         del vectors
     return Built(path, space, seq, len(numbers), whole)
+
+
+def _spool(folder: Path, seal: Seal | None) -> IO[bytes]:
+    """Where vectors wait to be coded: a nameless file, of which a crash leaves nothing; memory if they are sealed."""
+    return tempfile.TemporaryFile(dir=folder) if seal is None else io.BytesIO()
+
+
+def _spooled(spool: IO[bytes], shape: tuple[int, int]) -> NDArray[np.float16]:
+    """The vectors (n, dim) that were written there."""
+    if isinstance(spool, io.BytesIO):
+        held = spool.getvalue()
+        spool.close()
+        return np.frombuffer(held, "<f2").reshape(shape)
+    return np.memmap(spool, dtype="<f2", mode="r", shape=shape)
 
 
 def register(connection: apsw.Connection, folder: Path, built: Built, seal: Seal | None) -> bool:
