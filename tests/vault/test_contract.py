@@ -45,8 +45,10 @@ class TestSealed(VaultTests):
     """Under a master key, by words."""
 
     @pytest.fixture
-    def open_tercet(self, tmp_path: Path) -> OpenTercet:
+    def open_tercet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenTercet:
+        monkeypatch.setenv("TERCET_MASTER_KEY", bytes(range(32)).hex())
+
         def opened(**options: Any) -> Tercet:  # noqa: ANN401  # as Tercet.open
-            return Tercet.open(tmp_path / "vault", **{"embedder": None, "sealing": bytes(range(32)), **options})
+            return Tercet.open(tmp_path / "vault", **{"embedder": None, **options})
 
         return opened

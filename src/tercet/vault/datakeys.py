@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from tercet.errors import InvalidRequest, VaultDamaged, VaultDestroyed, VaultError, VaultSealed, VaultTooNew
 from tercet.vault.codec import dump
@@ -179,7 +180,7 @@ def read(file: Path) -> KeyFile | None:
 
 def write(file: Path, said: KeyFile, *, new: bool = False) -> bool:
     """Put a key file in place, on the disk on return; False if it is to be `new` and there is one. VaultError."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part = file.with_name(f"{file.name}.{uuid4().hex}.part")
     try:
         make_folder(file.parent)
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

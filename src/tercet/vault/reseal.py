@@ -40,6 +40,8 @@ from tercet.vault.journal import Chain, head
 from tercet.vault.search import wide
 from tercet.vault.sqlite import Tenant, segments_of
 
+PART, FORMER = ".sealing", ".clear"
+"""A file that is being made to take the tenant's place, and the clear one whose place was taken."""
 WAIT = 10.0
 """Seconds for which a rotation waits until no call is in the middle of anything."""
 ALONE_MS = 2000
@@ -141,8 +143,13 @@ def destroy(tenant: Tenant, receipt: Callable[[Connection], dict[str, Any]], *, 
             )
         with translated(tenant.path), closing(tenant.vault.connect(tenant.path)) as connection:
             paper = receipt(connection)
-        _overwrite(tenant.keys.file)  # the receipt takes the name; these bytes would stay on the disk
-        datakeys.write(tenant.keys.file, replace(tenant.keys.blank, destroyed=paper))
+        with tenant.keys.file.open("r+b") as stream:  # the receipt takes the name; these bytes would stay on the disk
+            datakeys.write(tenant.keys.file, replace(tenant.keys.blank, destroyed=paper))
+            stream.write(bytes(os.fstat(stream.fileno()).st_size))
+            stream.flush()
+            os.fsync(stream.fileno())
+        for left in tenant.keys.file.parent.glob(f"{tenant.keys.file.name}.*.part"):  # of one that was killed
+            blobs.destroy(left)
         tenant.keys.forget()
         clear_away(tenant.path)
     tenant.forget_cache()
@@ -152,7 +159,8 @@ def destroy(tenant: Tenant, receipt: Callable[[Connection], dict[str, Any]], *, 
 def clear_away(path: Path) -> None:
     """Unlink what is left of a tenant whose keys are destroyed; its bytes are nobody's to read. Raises VaultError."""
     try:
-        for file in (path, *_beside(path), mark.mark_of(path), ledger.ledger_of(path)):
+        left = [path.with_suffix(kind) for kind in (PART, FORMER)]
+        for file in (path, *_beside(path), *left, mark.mark_of(path), ledger.ledger_of(path)):
             file.unlink(missing_ok=True)
         for folder in (segments_of(path), blobs.folder_of(path)):
             shutil.rmtree(folder, ignore_errors=True)
@@ -170,11 +178,11 @@ def _move(tenant: Tenant) -> bool:
     path, seal = tenant.path, tenant.keys.seal()
     if seal is None:
         raise VaultDamaged(f"The key file of {path} is gone.")
-    part, former = path.with_suffix(".sealing"), path.with_suffix(".clear")
+    part, former = path.with_suffix(PART), path.with_suffix(FORMER)
     for left in (part, *_beside(part)):
         left.unlink(missing_ok=True)
     if former.exists():  # a crash came in between: it is the file itself, or the one before
-        _drop(former) if not former.samefile(path) else former.unlink()
+        former.unlink() if former.samefile(path) else blobs.destroy(former)
     with closing(connect_sealed(path, seal.pages, vfs=tenant.vault.vfs)) as source:
         key = key_of(source)
         if key == seal.keys[0].pages:
@@ -199,7 +207,7 @@ def _move(tenant: Tenant) -> bool:
         part.replace(path)
         sync(path.parent)
         if key is None:
-            _drop(former)
+            blobs.destroy(former)
     except OSError as error:
         raise VaultError(f"{path} cannot be replaced: {error.strerror}.") from error
     return True
@@ -239,17 +247,6 @@ def _only_one(path: Path) -> Iterator[None]:
                 "going to be overwritten."
             ) from None
         yield
-
-
-def _overwrite(file: Path) -> None:
-    with file.open("r+b") as stream:
-        stream.write(bytes(file.stat().st_size))
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _drop(file: Path) -> None:
-    blobs.destroy(file)
 
 
 def _beside(path: Path) -> list[Path]:
