@@ -32,7 +32,9 @@ if TYPE_CHECKING:
         Unsupported,
         VaultBusy,
         VaultDamaged,
+        VaultDestroyed,
         VaultError,
+        VaultSealed,
         VaultTooNew,
     )
     from tercet.govern.injections import Injected, Injection
@@ -77,7 +79,9 @@ _HOMES = {
         "Unsupported",
         "VaultBusy",
         "VaultDamaged",
+        "VaultDestroyed",
         "VaultError",
+        "VaultSealed",
         "VaultTooNew",
     ),
     "tercet.govern.keys": ("Key",),
@@ -136,7 +140,9 @@ __all__ = [
     "Unsupported",
     "VaultBusy",
     "VaultDamaged",
+    "VaultDestroyed",
     "VaultError",
+    "VaultSealed",
     "VaultTooNew",
     "derive",
 ]

@@ -164,7 +164,7 @@ def steps(run_once: Callable[[], None], monkeypatch: pytest.MonkeyPatch, at: int
 
     with monkeypatch.context() as patch:
         for owner, name in (
-            (datakeys, "write"), (sealed, "write"), (reseal, "_copy"), (reseal, "sync"), (reseal.os, "link"),
+            (datakeys, "write"), (sealed, "write"), (reseal, "_copy"), (reseal, "sync"), (os, "link"),
             (blobs, "destroy"), (Path, "replace"), (Path, "unlink"),
         ):  # fmt: skip
             patch.setattr(owner, name, counted(getattr(owner, name)))
