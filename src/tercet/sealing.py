@@ -47,7 +47,7 @@ class Sealing(Auditing):
         clear = [one for one in self._tenants() if datakeys.read(one.keys.file) is None]
         for tenant in clear:
             self.kv.tier.clear()  # what it maps is about to be overwritten
-            for run in runs.training_folder(tenant.path).glob("*"):
+            for run in runs.runs_of(tenant.path):
                 runs.destroy(run)
             reseal.begin(tenant, master)
         return self._finish(by)
@@ -117,7 +117,7 @@ class Sealing(Auditing):
 
         paper = reseal.destroy(held, receipt)
         self.kv.tier.clear()
-        for run in runs.training_folder(held.path).glob("*"):
+        for run in runs.runs_of(held.path):
             runs.destroy(run)
         return paper
 

@@ -20,6 +20,7 @@ from tercet.errors import (
     Held,
     InvalidRequest,
     Refused,
+    Unsupported,
     VaultDamaged,
     VaultDestroyed,
     VaultError,
@@ -28,6 +29,7 @@ from tercet.errors import (
 from tercet.exchange.export import export_file
 from tercet.govern.master import FILE, VARIABLE, find_master, make_master
 from tercet.govern.receipt import to_bytes
+from tercet.parametric import runs
 from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
 from tercet.testing.narrow import narrow
@@ -378,3 +380,26 @@ def test_a_key_file_tells_no_name_but_its_own(tmp_path: Path) -> None:
     said = json.loads(file.read_text())
     assert said["tenant"] == file.stem
     assert b"Ann & Bob" not in b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+
+
+def test_trainings_of_a_sealed_tenant_lie_in_memory_and_are_destroyed_with_their_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "MEMORY", tmp_path / "memory")
+    (tmp_path / "memory").mkdir()
+    with opened(tmp_path / "vault") as t:
+        kept, gone = t.scope().remember_many(["Stays.", "Goes."])
+        path = t.vault.tenant("default").path
+        folder = runs.training_folder(path, sealed=True)
+        assert tmp_path / "vault" not in folder.parents
+        assert folder.parent.stat().st_mode & 0o077 == 0
+        for name, cube in (("one", kept), ("two", gone)):
+            (folder / name).mkdir(parents=True)
+            (folder / name / "sources.json").write_text(json.dumps([cube.id]))
+        t.scope().forget(gone.id)
+        assert [run.name for run in runs.runs_of(path)] == ["one"]
+        t.destroy(tenant="default")
+        assert runs.runs_of(path) == []
+    monkeypatch.setattr(runs, "MEMORY", tmp_path / "none")
+    with pytest.raises(Unsupported, match="in memory"):
+        runs.training_folder(path, sealed=True)

@@ -90,7 +90,7 @@ def promote(
         )
     if twin is not None:
         return twin
-    folder = training_folder(tenant.path) / run
+    folder = training_folder(tenant.path, sealed=tenant.keys.seal() is not None) / run
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SOURCES).write_text(json.dumps([cube.id for cube in taught]), encoding="utf-8")
     made, record = distil(engine, facts, how.recipe, systems=how.systems, folder=folder, progress=how.progress)
