@@ -34,6 +34,7 @@ from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
 from tercet.testing.narrow import narrow
 from tercet.testing.rotating import MARK, add_blobs
+from tercet.vault import probe, sqlite
 from tercet.vault.datakeys import Master
 
 MASTER = bytes(range(32))
@@ -403,3 +404,18 @@ def test_trainings_of_a_sealed_tenant_lie_in_memory_and_are_destroyed_with_their
     monkeypatch.setattr(runs, "MEMORY", tmp_path / "none")
     with pytest.raises(Unsupported, match="in memory"):
         runs.training_folder(path, sealed=True)
+
+
+def test_a_probe_looks_at_what_the_sealed_pages_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the sealed bytes, in which nobody could find anything."""
+    with opened(tmp_path) as t:
+        cube = t.scope().remember("The code word is xylophonist.")
+        with monkeypatch.context() as patch:
+            patch.setattr(sqlite, "scrub", lambda *_, **__: None)  # as if it were done
+            patch.setattr(probe, "_kept", lambda *_: False)
+            with t.vault.tenant("default").maintaining() as connection:
+                connection.execute("CREATE TABLE left_behind (x)")
+                connection.execute("INSERT INTO left_behind VALUES ('The code word is xylophonist.')")
+            receipt = t.scope().forget(cube.id)
+        assert receipt.probe is not None
+        assert any("default.db" in one for one in receipt.probe.found)

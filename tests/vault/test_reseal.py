@@ -17,13 +17,15 @@ from tercet.cube import BlobRef
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultSealed
 from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
+from tercet.testing.faults import FaultyDisk
 from tercet.testing.narrow import narrow
 from tercet.testing.processes import finish, start
 from tercet.testing.rotating import MARK, add_blobs, kill_rotations
 from tercet.vault import blobs, datakeys, reseal, sealed
 from tercet.vault.backup import restore
 from tercet.vault.datakeys import Master, key_file_of
-from tercet.vault.sqlite import segments_of
+from tercet.vault.ids import RandomIds, system_clock
+from tercet.vault.sqlite import SqliteVault, segments_of
 
 MASTER = bytes(range(32))
 TEXTS = [f"Note number {n}: the code word is canary{n}bird." for n in range(25)]
@@ -361,3 +363,23 @@ def test_kills_within_rotations_under_load_lose_nothing(tmp_path: Path, monkeypa
     told = kill_rotations(tmp_path, kills=4)
     assert told["kills"] >= 3
     assert key_file_of(tmp_path / "vault" / "tenants" / "default.db").exists()
+
+
+def test_a_power_cut_leaves_what_was_acknowledged(tmp_path: Path) -> None:
+    """The pages' cipher lies over a disk that loses power as over any other."""
+    live = tmp_path / "live"
+    live.mkdir()
+    with FaultyDisk(live) as disk:
+        vault = SqliteVault(live, ids=RandomIds(), clock=system_clock, vfs=disk.name, master=Master(MASTER))
+        moments: list[tuple[int, int]] = []
+        with Tercet(vault, embedder=None) as t:
+            for n in range(12):
+                t.scope().remember(f"Note number {n}.")
+                moments.append((disk.now, n + 1))
+        for seed, (at, count) in enumerate(moments):
+            image = disk.image(tmp_path / f"at-{at}", at=at, seed=seed)
+            shutil.copytree(live / "keys", image / "keys")
+            assert clear_files(image) == []
+            with opened(image) as t:
+                assert t.scope().list(limit=100).total == count
+                all_clear(t)
