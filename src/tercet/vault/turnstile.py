@@ -64,7 +64,7 @@ class Turnstile:
         if sys.platform == "win32":
             return None
         try:
-            room = os.open(self._room, os.O_RDONLY | os.O_CREAT, 0o600)
+            room = os.open(self._room, os.O_RDONLY | os.O_CREAT, 0o644)
         except OSError:  # a folder where nothing may be written: nobody replaces a file there either
             return None
         with _closed_on_error(room), _opened(self._way) as way:
@@ -75,7 +75,7 @@ class Turnstile:
     def _take(self, wait: float) -> int | None:
         if sys.platform == "win32":
             return None
-        room = os.open(self._room, os.O_RDONLY | os.O_CREAT, 0o600)
+        room = os.open(self._room, os.O_RDONLY | os.O_CREAT, 0o644)
         end = time.monotonic() + wait
         # Once the room is ours, whoever comes waits before it, and no longer in the way of other rooms.
         with _closed_on_error(room), _opened(self._way) as way:
