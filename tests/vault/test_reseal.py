@@ -13,19 +13,20 @@ import apsw
 import pytest
 
 from tercet import Tercet
-from tercet.cube import BlobRef
+from tercet.cube import Activation, BlobRef, derive
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultSealed
 from tercet.testing import FakeEmbedder
 from tercet.testing.base import all_clear
 from tercet.testing.faults import FaultyDisk
 from tercet.testing.narrow import narrow
 from tercet.testing.processes import finish, start
-from tercet.testing.rotating import MARK, add_blobs, kill_rotations
+from tercet.testing.rotating import MARK, MODEL, add_blobs, kill_rotations
 from tercet.vault import blobs, datakeys, reseal, sealed
 from tercet.vault.backup import restore
 from tercet.vault.datakeys import Master, key_file_of
 from tercet.vault.ids import RandomIds, system_clock
 from tercet.vault.sqlite import SqliteVault, segments_of
+from tercet.vault.writer import Entry
 
 MASTER = bytes(range(32))
 TEXTS = [f"Note number {n}: the code word is canary{n}bird." for n in range(25)]
@@ -194,7 +195,7 @@ def test_an_end_at_any_step_leaves_all_readable_and_is_gone_on_from(
     refs = filled(tmp_path / "whole", MASTER if deed == "rotate" else None)
     shutil.copytree(tmp_path / "whole", tmp_path / "count")
     total = steps(once(tmp_path / "count"), monkeypatch, None)
-    assert total > 12
+    assert total > 12, total
     for at in range(1, total + 1, STRIDE):
         folder = tmp_path / f"at-{at}"
         shutil.copytree(tmp_path / "whole", folder)
@@ -383,3 +384,23 @@ def test_a_power_cut_leaves_what_was_acknowledged(tmp_path: Path) -> None:
             with opened(image) as t:
                 assert t.scope().list(limit=100).total == count
                 all_clear(t)
+
+
+@pytest.mark.parametrize("deed", ["seal", "rotate"])
+def test_a_blob_that_was_begun_before_is_placed_under_the_new_key(tmp_path: Path, deed: str) -> None:
+    """Prefilling a model takes long; keys may change meanwhile."""
+    with opened(tmp_path, None if deed == "seal" else MASTER) as t:
+        [source] = t.scope().remember_many(["Soup."])
+        shelf = t.vault.tenant("default").blobs
+        with blobs.drafting(shelf) as draft:
+            draft.write(MARK + bytes(5000))
+            ref = draft.seal("data")
+            t.vault.take_master(Master(MASTER))
+            getattr(t, deed)()
+            with t.vault.tenant("default").writing(by="test") as writer:
+                draft.place()
+                payload = Activation((ref,), MODEL, 1)
+                writer.put([Entry(derive([source], payload, method="test"), {})], None, action="promote")
+        assert blobs.read(shelf, ref) == MARK + bytes(5000)
+        all_clear(t)
+    assert clear_files(tmp_path) == []

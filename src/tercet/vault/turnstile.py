@@ -31,6 +31,7 @@ class Turnstile:
 
     def __init__(self, path: Path) -> None:
         self._way, self._room = path.parent, path.with_suffix(".use")
+        self._folder, self._file = str(self._way), str(self._room)
         self._mine = threading.local()
 
     @contextmanager
@@ -64,12 +65,20 @@ class Turnstile:
         if sys.platform == "win32":
             return None
         try:
-            room = os.open(self._room, os.O_RDONLY | os.O_CREAT, 0o644)
+            room = os.open(self._file, os.O_RDONLY | os.O_CREAT, 0o644)
         except OSError:  # a folder where nothing may be written: nobody replaces a file there either
             return None
-        with _closed_on_error(room), _opened(self._way) as way:
+        way = -1
+        try:  # without helpers: every call comes through here
+            way = os.open(self._folder, os.O_RDONLY)
             fcntl.flock(way, fcntl.LOCK_SH)
             fcntl.flock(room, fcntl.LOCK_SH)
+        except BaseException:
+            os.close(room)
+            raise
+        finally:
+            if way >= 0:
+                os.close(way)
         return room
 
     def _take(self, wait: float) -> int | None:
