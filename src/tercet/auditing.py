@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 from tercet.admin import administered_tenant
 from tercet.errors import InvalidRequest
 from tercet.govern.audit import Audited, anchor_document, audit, check_receipt
-from tercet.govern.receipt import Signer, contents, find_signer, public_key, tenant_of, write_document
+from tercet.govern.destruction import check_destruction
+from tercet.govern.receipt import (
+    DESTRUCTION,
+    Signer,
+    contents,
+    find_signer,
+    format_of,
+    public_key,
+    tenant_of,
+    write_document,
+)
 from tercet.scope import Caller
 from tercet.vault.erase import Receipt, receipt_at
 from tercet.vault.journal import Line, lines
@@ -51,10 +61,14 @@ class Auditing:
     ) -> Audited:
         """Check a receipt (or its file): the signature, the journal, and that nothing of what it names is in the vault.
 
+        That of a tenant whose keys were destroyed is held against what the vault says of that.
+
         `key` is the signer's public key (or its file); left out: the one that signs here. Raises InvalidRequest if
         there is no such file, or the key is none.
         """
         data = contents(receipt)
+        if format_of(data) == DESTRUCTION:  # the tenant's rules went with its keys: there is nobody to ask
+            return check_destruction(self.vault, data, self._public(key))
         return check_receipt(administered_tenant(self, tenant_of(data), by), data, self._public(key))
 
     def audit(

@@ -13,11 +13,12 @@ from tercet import converse
 from tercet.activation import tend
 from tercet.cube import MemCube, Payload, derive
 from tercet.engine.base import require
-from tercet.errors import Unsupported
+from tercet.errors import Unsupported, VaultBusy
 from tercet.govern.gate import HOUSE
 from tercet.parametric.memory import METHOD as DISTIL
 from tercet.schedule import promotion
 from tercet.text.embed.fill import fill
+from tercet.vault import reseal
 from tercet.vault.sqlite import Tenant
 from tercet.vault.sweep import Sweep
 
@@ -119,11 +120,22 @@ def _scrub(tercet: Tercet, tenant: Tenant) -> datetime | None:
     return tercet.clock() + RETRY if tenant.scrub(at_once=True) else None
 
 
+def _reseal(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    tercet.kv.tier.clear()  # clear files that it maps are overwritten when they are sealed
+    try:
+        reseal.finish(tenant)
+    except VaultBusy as error:
+        log.info("files of %s wait to be brought under its newest key: %s", tenant.name, error)
+        return tercet.clock() + RETRY
+    return None
+
+
 JOBS: Mapping[str, Callable[..., datetime | None]] = MappingProxyType(
     {
         "embed": fill_vectors,
         "index": _index,
         "scrub": _scrub,
+        "reseal": _reseal,
         "sweep": _sweep,
         "rebuild": _rebuild,
         "tend": _tend,

@@ -16,6 +16,8 @@
     └── VaultError                       the store itself
         ├── VaultBusy                    another writer kept the lock for too long
         ├── VaultDamaged                 bytes on disk are not what was written
+        ├── VaultSealed                  it is sealed, and its master key was not given, or another one
+        │   └── VaultDestroyed           its keys were destroyed: nobody can read it any more
         └── VaultTooNew                  written by a newer Tercet
 
 A message says what was wrong and what to do about it. Each edge (CLI, server) translates a class once.
@@ -108,6 +110,14 @@ class VaultBusy(VaultError):
 
 class VaultDamaged(VaultError):
     """Something on disk is not what was written. `tercet doctor` says what, and repairs what it can."""
+
+
+class VaultSealed(VaultError):
+    """The tenant's files are sealed, and the master key was not given, or is another one; nothing was changed."""
+
+
+class VaultDestroyed(VaultSealed):
+    """The tenant's keys were destroyed, so that nobody can read its content any more."""
 
 
 class VaultTooNew(VaultError):

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 from tercet.activation.memory import KVMemory
 from tercet.activation.tier import BUDGET
 from tercet.admin import Admin, administered, require_all
-from tercet.auditing import Auditing
 from tercet.chores import JOBS, fill_vectors, tended
 from tercet.engine.find import Engines, configured
 from tercet.engine.find import Wanted as WantedEngine
@@ -25,6 +24,7 @@ from tercet.govern.gate import Gate
 from tercet.govern.injections import InjectionLog
 from tercet.govern.intake import Intake
 from tercet.govern.keys import open_with, tenant_of
+from tercet.govern.master import Given, find_master
 from tercet.govern.policy import Rules
 from tercet.govern.retention import Retention
 from tercet.parametric.memory import AdapterMemory
@@ -33,13 +33,14 @@ from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
 from tercet.scope import DEFAULT_TENANT, Caller, Scope
 from tercet.scoped import Progress, ScopedMemory
+from tercet.sealing import Sealing
 from tercet.text.embed import Wanted, built_in, find_embedder, find_embedder_of
 from tercet.text.embed.base import Embedder
 from tercet.text.embed.fill import fill, lacking, may_fill, want
 from tercet.text.prepare import answering_space
 from tercet.text.recall.query import marks
 from tercet.timeline import TimeMachine
-from tercet.vault import doctor, spaces, stats
+from tercet.vault import doctor, reseal, spaces, stats
 from tercet.vault.backup import back_up
 from tercet.vault.branches import Moment
 from tercet.vault.doctor import Finding
@@ -70,9 +71,13 @@ class Options(TypedDict, total=False):
     """Where times come from; with seeded `ids` and `entropy` a run can be repeated exactly."""
     entropy: Entropy
     """Where salts come from."""
+    sealing: Given
+    """The master key of a sealed vault, or where it is: a file that holds 64 hex digits, or "keyring" or
+    "keyring:NAME". Given to a new vault, or for new tenants, it seals them. "auto", or left out: TERCET_MASTER_KEY, or
+    the file that TERCET_MASTER_KEY_FILE names. None: there is none."""
 
 
-class Tercet(TimeMachine, Auditing):
+class Tercet(TimeMachine, Sealing):
     """A vault, opened. Use it in a `with`, or call `close`.
 
     Safe to share between threads; several processes may open one folder. `teaching` is how adapters are made where a
@@ -137,7 +142,8 @@ class Tercet(TimeMachine, Auditing):
             Models by name, beside those in the folder's `tercet.toml`: an engine, a table as there, or the model of a
             transformers engine. Each is loaded when it is first used.
         options
-            former (the embedder until now, while a vault moves to another), signing_key (the file of the key that
+            sealing (the master key, or where it is: see the manual's page on sealing), former (the embedder until now,
+            while a vault moves to another), signing_key (the file of the key that
             signs receipts; None: they are not signed), kv_bytes (of KV caches kept in memory), and ids, clock, entropy
             (where ids, times and salts come from; seeded ones repeat a run exactly). See `Options`.
 
@@ -145,18 +151,22 @@ class Tercet(TimeMachine, Auditing):
         ------
         Unsupported
             For an address that needs a part which is not installed.
+        VaultSealed
+            If the vault is sealed, and there is no master key or another one.
         VaultError
-            If the folder cannot be made or read.
+            If the folder cannot be made or read, or the master key cannot be.
         """
         if "://" in str(path):
             raise Unsupported(f"{path!r} is no folder; this version keeps memories in a folder on disk.")
         entropy, intake = options.get("entropy", os.urandom), Intake(redaction)
+        folder = Path(path).expanduser()
         vault = SqliteVault(
-            Path(path).expanduser(),
+            folder,
             ids=options.get("ids") or RandomIds(entropy),
             clock=options.get("clock", system_clock),
             entropy=entropy,
             marks=marks,
+            master=find_master(options.get("sealing", "auto"), apart_from=folder),
         )
         return cls(
             vault,
@@ -229,6 +239,7 @@ class Tercet(TimeMachine, Auditing):
         filling, done = self._filling(), 0
         for name in self.vault.tenants():
             self.vault.tenant(name).want_index(self.clock())
+            reseal.want(self.vault.tenant(name), at=self.clock())
             if tending:
                 promotion.want(self.vault.tenant(name), at=self.clock())
         while True:

@@ -396,7 +396,7 @@ def test_a_draft_that_is_given_up_leaves_nothing(alice: ScopedMemory) -> None:
     alice.remember("Pears.")
 
     def give_up() -> None:
-        with blobs.drafting(blobs.folder_of(alice._tenant.path)) as draft:
+        with blobs.drafting(alice._tenant.blobs) as draft:
             draft.write(b"abc")
             raise TercetError("stop")
 

@@ -29,7 +29,11 @@ class TestNoServer:
     def test_it_is_one_file_and_any_sqlite_reads_it(self, tmp_path: Path) -> None:
         with Tercet.open(tmp_path, embedder=FakeEmbedder()) as t:
             t.scope(user="alice").remember("The boiler code is 4417.")
-        assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["default.db", "default.mark"]
+        assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+            "default.db",
+            "default.mark",
+            "default.use",
+        ]
         # The interpreter's own SQLite, in a process that has never heard of Tercet.
         code = (
             "import sqlite3, sys\nprint(*sqlite3.connect(sys.argv[1]).execute('SELECT text FROM episodes').fetchone())"

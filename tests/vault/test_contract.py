@@ -1,4 +1,4 @@
-"""The embedded vault keeps the contract, with and without vectors."""
+"""The embedded vault keeps the contract, with and without vectors, clear and sealed."""
 
 from __future__ import annotations
 
@@ -39,3 +39,16 @@ class TestWithVectors(VaultTests):
         super().test_without_an_embedder_recall_is_by_words(
             lambda **options: open_tercet(**{"embedder": None, **options})
         )
+
+
+class TestSealed(VaultTests):
+    """Under a master key, by words."""
+
+    @pytest.fixture
+    def open_tercet(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OpenTercet:
+        monkeypatch.setenv("TERCET_MASTER_KEY", bytes(range(32)).hex())
+
+        def opened(**options: Any) -> Tercet:  # noqa: ANN401  # as Tercet.open
+            return Tercet.open(tmp_path / "vault", **{"embedder": None, **options})
+
+        return opened

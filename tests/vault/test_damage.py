@@ -186,7 +186,7 @@ def test_damaged_indexes_are_made_anew_from_rows(sound: Sound, tmp_path: Path) -
         t.work(until_idle=True)
         assert t.stats()["tenants"]["default"]["without_vector"] == 0
         assert t.scope().recall("piano", limit=1)[0].why
-    assert sorted(path.name for path in (folder / "tenants").iterdir()) == ["default.db", "default.mark"]
+    assert sorted(path.name for path in (folder / "tenants").iterdir()) == ["default.db", "default.mark", "default.use"]
 
 
 def test_one_damaged_tenant_does_not_hide_the_others(sound: Sound, tmp_path: Path) -> None:

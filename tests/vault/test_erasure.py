@@ -314,7 +314,14 @@ def test_an_erasure_leaves_no_file_beside_the_vault(folder: Path, alice: ScopedM
     cube = alice.remember(canary())
     alice.forget(cube.id)
     names = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    assert set(names) <= {"default.db", "default.db-wal", "default.db-shm", "default.mark", "default.log"}
+    assert set(names) <= {
+        "default.db",
+        "default.db-wal",
+        "default.db-shm",
+        "default.mark",
+        "default.use",
+        "default.log",
+    }
 
 
 def test_an_embedders_complaint_is_not_kept(tmp_path: Path) -> None:

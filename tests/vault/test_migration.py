@@ -220,4 +220,4 @@ def test_a_file_of_this_schema_is_not_copied(tmp_path: Path) -> None:
         t.scope().remember("One.")
     with Tercet.open(tmp_path, embedder=None) as t:
         t.scope().list()
-    assert names(tmp_path) == ["default.db", "default.mark"]
+    assert names(tmp_path) == ["default.db", "default.mark", "default.use"]

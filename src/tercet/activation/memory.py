@@ -119,11 +119,11 @@ def promote(
     begin = time.perf_counter()
     cache = _prefilled(engine, tokens, form)
     seconds = time.perf_counter() - begin
-    folder = blobs.folder_of(tenant.path)
     links = [[cube.id, cube.version] for cube in sources]
     joinable = form.joinable and not form.compressor and "compose" in engine.abilities
     apart = aside(engine, head, tokens[len(head) :]) if joinable else None
-    with blobs.drafting(folder) as data, blobs.drafting(folder) as more, blobs.drafting(folder) as note:
+    shelf = tenant.blobs
+    with blobs.drafting(shelf) as data, blobs.drafting(shelf) as more, blobs.drafting(shelf) as note:
         pack.write(cache, form.precision, data.write)
         kept = [data.seal(DATA)]
         if apart is not None:
@@ -209,11 +209,11 @@ class KVMemory:
         self._files[id] = tuple(one.sha256 for one in payload.blobs)
         manifest = self.manifest(tenant, cube)
         data = next((one for one in payload.blobs if joined and one.role == JOINED), _blob(payload, DATA))
-        path = blobs.find(blobs.folder_of(tenant.path), data)
+        path = blobs.find(tenant.blobs, data)
 
         def load(into_memory: bool) -> Packed:  # noqa: FBT001  # the tier's call
             with _readable(path):
-                buffer = pack.loaded(path) if into_memory else pack.mapped(path)
+                buffer = blobs.read(tenant.blobs, data) or (pack.loaded(path) if into_memory else pack.mapped(path))
             return pack.read(buffer, most=payload.tokens, check=check)
 
         packed, from_ram = self.tier.get(data.sha256, saves=manifest.seconds, load=load)
@@ -230,7 +230,7 @@ class KVMemory:
         assert isinstance(payload, Activation)  # noqa: S101  # only such are asked for
         note = _blob(payload, MANIFEST)
         if note.sha256 not in self._manifests:
-            self._manifests[note.sha256] = _read_manifest(blobs.find(blobs.folder_of(tenant.path), note), note, payload)
+            self._manifests[note.sha256] = _read_manifest(tenant.blobs, note, payload)
         return self._manifests[note.sha256]
 
     def covering(self, reader: Reader, scope: Scope, engine: CacheEngine, ids: Iterable[str]) -> list[MemCube]:
@@ -296,10 +296,11 @@ def standing(reader: Reader, scope: Scope, id: str) -> MemCube:
     return cube
 
 
-def _read_manifest(path: Path, note: BlobRef, payload: Activation) -> Manifest:
+def _read_manifest(shelf: blobs.Shelf, note: BlobRef, payload: Activation) -> Manifest:
+    path = blobs.find(shelf, note)
     try:
         with _readable(path):
-            raw = path.read_bytes() if note.size <= MOST_MANIFEST else b""
+            raw = (blobs.read(shelf, note) or path.read_bytes()) if note.size <= MOST_MANIFEST else b""
         if hashlib.sha256(raw).hexdigest() != note.sha256:
             raise ValueError("its bytes are not what was written")
         told: dict[str, Any] = json.loads(raw)

@@ -54,6 +54,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "grants": ("tercet.cli.grants", "List what you let others read, and what they let you."),
     "revoke": ("tercet.cli.revoke", "Take back what you let somebody read, at once."),
     "keys": ("tercet.cli.keys", "Make, list, rotate and revoke API keys."),
+    "seal": ("tercet.cli.seal", "Keep the vault's files under keys, rotate those, or destroy a tenant's."),
     "demo": ("tercet.cli.demo", "See it work on a conversation that comes with Tercet."),
 }
 """Name -> (module, what `tercet --help` says of it)."""

@@ -37,7 +37,7 @@ def _restore(session: Session, folder: Path) -> Answer:
     if session.folder.is_dir():
         require_all(session.tercet, session.caller)
         session.tercet.close()  # the files that come back want to be alone
-    done = restore(folder, session.folder)
+    done = restore(folder, session.folder, master=session.master)
     document = {
         "folder": str(folder),
         "files": [str(file) for file in done.files],

@@ -85,6 +85,13 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--purpose", metavar="NAME", help="what for, where rules tell purposes apart")
     group.add_argument("--key", metavar="KEY", help="an API key; others can see a command line, so better: TERCET_KEY")
     group.add_argument(
+        "--sealing",
+        metavar="PLACE",
+        default="auto",
+        help="a sealed vault's master key: its file, or keyring[:NAME]; left out: TERCET_MASTER_KEY, or the file that "
+        "TERCET_MASTER_KEY_FILE names",
+    )
+    group.add_argument(
         "--redact",
         action="append",
         metavar="KIND=ACTION",
@@ -93,7 +100,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--words", action="store_true", help="work by words alone: load no embedding model")
 
 
-VALUED = frozenset({"--store", "--as", "--purpose", "--key", "--redact", *SCOPE})
+VALUED = frozenset({"--store", "--as", "--purpose", "--key", "--sealing", "--redact", *SCOPE})
 """Those of the common options that take a value."""
 
 

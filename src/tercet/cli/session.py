@@ -17,6 +17,7 @@ from tercet.scope import Caller
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
     from tercet.scoped import ScopedMemory
+    from tercet.vault.datakeys import Master
 
 
 class Session:
@@ -57,12 +58,20 @@ class Session:
             return self.tercet.caller(key, purpose=self.args.purpose)
         return Caller(self.args.caller, purpose=self.args.purpose)
 
+    @property
+    def master(self) -> Master | None:
+        """The master key that the options or the environment name, if they do."""
+        from tercet.govern.master import find_master
+
+        return find_master(self.args.sealing, apart_from=self.folder)
+
     def open(self, folder: Path) -> Tercet:
         """A vault, with the embedder that the options ask for."""
         from tercet.kernel import Tercet
 
         redaction = dict(pair(one, "--redact") for one in self.args.redact or ())
-        return Tercet.open(folder, embedder=None if self.args.words else "auto", redaction=redaction)
+        embedder = None if self.args.words else "auto"
+        return Tercet.open(folder, embedder=embedder, redaction=redaction, sealing=self.args.sealing)
 
     def scoped(self, tercet: Tercet, *, tenant: str | None, by: Caller | None = None) -> ScopedMemory:
         """The scope that the options name, in another vault and tenant; no key opens another vault."""

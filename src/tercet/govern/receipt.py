@@ -24,7 +24,8 @@ from tercet.vault.files import make_folder
 
 log = logging.getLogger(__name__)
 
-FORMAT, ANCHOR, PROVENANCE, VERSION = "tercet-receipt", "tercet-anchor", "tercet-provenance", 1
+FORMAT, ANCHOR, VERSION = "tercet-receipt", "tercet-anchor", 1
+PROVENANCE, DESTRUCTION = "tercet-provenance", "tercet-destruction"
 VARIABLE = "TERCET_SIGNING_KEY"
 """Environment variable that names the key's file."""
 
@@ -111,6 +112,14 @@ def contents(paper: Receipt | bytes | str | os.PathLike[str]) -> bytes:
         raise InvalidRequest(f"{paper} cannot be read: {error.strerror}.") from error
 
 
+def format_of(data: bytes) -> str | None:
+    """What kind of paper it says it is; None if it says nothing that could be read."""
+    try:
+        return str(json.loads(data)["format"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def tenant_of(data: bytes) -> str | None:
     """The tenant that a paper names; None if it names none that could be."""
     try:
@@ -173,7 +182,7 @@ def read(data: bytes, public: str | None) -> Paper:
         document = json.loads(data)
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or document.get("format") not in {FORMAT, ANCHOR, PROVENANCE}:
+    if not isinstance(document, dict) or document.get("format") not in {FORMAT, ANCHOR, PROVENANCE, DESTRUCTION}:
         return Paper({}, ("it is neither a receipt nor an anchor of Tercet's, or it was damaged",))
     problems = []
     try:

@@ -6,10 +6,12 @@ These checks keep out what is broken or made for another base; they cannot see w
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,10 +111,10 @@ def load(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
     return read(config, path, shapes)
 
 
-def read(config: Mapping[str, Any], path: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
-    """What `load` reads, of a configuration and a file by any name. Raises as `load` does."""
+def read(config: Mapping[str, Any], source: Path | bytes, shapes: Mapping[str, tuple[int, int]]) -> Adapter:
+    """What `load` reads, of a configuration and a file by any name, or its bytes. Raises as `load` does."""
     _settings(config)
-    header = _header(path)
+    header = _header(source)
     found: dict[str, dict[str, Any]] = {}
     for key, about in header.items():
         match = _KEY.fullmatch(key)
@@ -122,18 +124,30 @@ def read(config: Mapping[str, Any], path: Path, shapes: Mapping[str, tuple[int, 
     scale = _scale(config)
     for module, sides in found.items():
         _fits(module, sides, shapes[module], config)
-    from safetensors import safe_open
-
     pairs = {}
-    with safe_open(path, framework="pt") as file:
+    with _tensors(source) as tensor:
         for module in sorted(found):
-            a, b = (file.get_tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
+            a, b = (tensor(f"{PREFIX}{module}.lora_{side}.weight") for side in "AB")
             if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
                 raise Refused(f"The adapter's {module} has values that are not finite.")
             pairs[module] = Pair(a, b, scale)
     if not pairs:
         raise InvalidRequest("The adapter is empty.")
     return Adapter(pairs)
+
+
+@contextmanager
+def _tensors(source: Path | bytes) -> Iterator[Callable[[str], Tensor]]:
+    """A safetensors file's tensors, by name."""
+    if isinstance(source, bytes):
+        from safetensors.torch import load as load_bytes
+
+        yield load_bytes(source).__getitem__
+        return
+    from safetensors import safe_open
+
+    with safe_open(source, framework="pt") as file:
+        yield file.get_tensor
 
 
 def _config_of(folder: Path) -> dict[str, Any]:
@@ -171,25 +185,26 @@ def _scale(config: Mapping[str, Any]) -> float:
     return float(scale)
 
 
-def _header(path: Path) -> dict[str, dict[str, Any]]:
+def _header(source: Path | bytes) -> dict[str, dict[str, Any]]:
     """A safetensors file's table of contents, looked at before any tensor is."""
-    size = path.stat().st_size
+    name = "The adapter" if isinstance(source, bytes) else source.name
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
     if size > MAX_BYTES:
-        raise Refused(f"{path.name} has {size:,} bytes; {MAX_BYTES:,} are taken.")
-    with path.open("rb") as file:
+        raise Refused(f"{name} has {size:,} bytes; {MAX_BYTES:,} are taken.")
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
-            raise VaultDamaged(f"{path.name} is no whole safetensors file.")
+            raise VaultDamaged(f"{name} is no whole safetensors file.")
         try:
             header = json.loads(file.read(length))
         except ValueError:
-            raise VaultDamaged(f"{path.name} is no safetensors file.") from None
+            raise VaultDamaged(f"{name} is no safetensors file.") from None
     if not isinstance(header, dict):
-        raise VaultDamaged(f"{path.name} is no safetensors file.")
+        raise VaultDamaged(f"{name} is no safetensors file.")
     header.pop("__metadata__", None)
     ends = [about.get("data_offsets", [0, -1])[1] for about in header.values() if isinstance(about, dict)]
     if len(ends) != len(header) or max(ends, default=0) != size - 8 - length:
-        raise VaultDamaged(f"{path.name} was cut short, or its table does not fit its bytes.")
+        raise VaultDamaged(f"{name} was cut short, or its table does not fit its bytes.")
     return header
 
 

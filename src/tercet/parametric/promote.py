@@ -90,7 +90,7 @@ def promote(
         )
     if twin is not None:
         return twin
-    folder = training_folder(tenant.path) / run
+    folder = training_folder(tenant.path, sealed=tenant.keys.seal() is not None) / run
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SOURCES).write_text(json.dumps([cube.id for cube in taught]), encoding="utf-8")
     made, record = distil(engine, facts, how.recipe, systems=how.systems, folder=folder, progress=how.progress)
@@ -194,7 +194,7 @@ def _keep(
     tenant: Tenant, scope: Scope, taught: Sequence[MemCube], engine: AdapterEngine, how: Teaching,
     parts: Mapping[str, bytes], name: str, by: str,
 ) -> MemCube:  # fmt: skip
-    with _drafted(blobs.folder_of(tenant.path), parts) as (refs, place):
+    with _drafted(tenant.blobs, parts) as (refs, place):
         payload = Parameters(refs, engine.base, how.recipe.rank)
         draft = derive(taught, payload, method=METHOD, type="adapter")
         with tenant.writing(by=by) as writer:
@@ -219,12 +219,14 @@ def _tuned(draft: MemCube, name: str | None) -> MemCube:
 
 
 @contextmanager
-def _drafted(folder: Path, parts: Mapping[str, bytes]) -> Iterator[tuple[tuple[BlobRef, ...], Callable[[], None]]]:
+def _drafted(
+    shelf: blobs.Shelf, parts: Mapping[str, bytes]
+) -> Iterator[tuple[tuple[BlobRef, ...], Callable[[], None]]]:
     """Blobs being written: their references, and a call that places them all."""
     with ExitStack() as stack:
         drafts, refs = [], []
         for role, data in parts.items():
-            draft = stack.enter_context(blobs.drafting(folder))
+            draft = stack.enter_context(blobs.drafting(shelf))
             draft.write(data)
             refs.append(draft.seal(role))
             drafts.append(draft)

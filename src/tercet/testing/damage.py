@@ -55,7 +55,7 @@ def prepare(folder: Path, *, seed: int = 5, steps: int = 14) -> Sound:
 def damage(folder: Path, seed: int) -> str:
     """Flip, overwrite, zero, swap or cut bytes of one file; returns what was done."""
     dice = random.Random(seed)  # noqa: S311  # a test's choices
-    path = dice.choice([path for path in sorted(folder.rglob("*")) if path.is_file()])
+    path = dice.choice([path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size])
     data = bytearray(path.read_bytes())
     how = dice.choice(("flip", "flip", "scribble", "zero", "swap", "cut"))
     at = dice.randrange(len(data))

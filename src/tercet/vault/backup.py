@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import apsw
 
 from tercet.errors import VaultBusy, VaultDamaged, VaultError
-from tercet.vault import blobs, mark
+from tercet.vault import blobs, datakeys, mark
 from tercet.vault import ledger as ledgers
 from tercet.vault.codec import dump
-from tercet.vault.connection import atomic, connect, marks, query, scalar, translated
+from tercet.vault.connection import Connection, another, atomic, connect_sealed, marks, query, scalar, translated
+from tercet.vault.datakeys import Keyring, Master, check_master, key_file_of
 from tercet.vault.erase import erase
 from tercet.vault.files import make_folder, sync
 from tercet.vault.ids import RandomIds, system_clock
@@ -53,12 +55,13 @@ def back_up(vault: SqliteVault, folder: Path) -> list[Path]:
             part = target.with_suffix(".part")
             with vault.tenant(name).reading() as reader, translated(part):
                 seq, _ = head(reader.connection)
-                held[name] = blobs.copy_named(reader.connection, vault.tenant(name).path, target)
+                held[name] = blobs.copy_named(reader.connection, vault.tenant(name).blobs, target)
+                wrapped = _copy_keys(vault.tenant(name).path, target)
                 _copy(reader.connection, part)
             sync(part)
             part.replace(target)
             facts = {"tenant": name, "seq": seq, "bytes": target.stat().st_size, "sha256": _hash(target)}
-            made[target.relative_to(folder).as_posix()] = facts
+            made[target.relative_to(folder).as_posix()] = {**facts, **wrapped}
         sync(folder / "tenants")
         manifest = {
             "format": "tercet backup",
@@ -86,7 +89,7 @@ class Restored:
     erased: tuple[str, ...]
 
 
-def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
+def restore(backup: Path, target: Path, *, ledger: bool = True, master: Master | None = None) -> Restored:
     """Put a backup back into a folder, which may be empty or hold the vault that was backed up.
 
     Whatever was erased there since is erased from the copy, with everything made from it, and scrubbed, before the
@@ -100,9 +103,14 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
         False goes by the ledger beside the vault's file alone, and leaves aside the rules and keys at the target, for a
         vault so damaged that its own cannot be read. If that file is lost, too, say again what has to be forgotten; and
         look at the keys.
+    master
+        Opens the backup of a sealed vault, and the vault at the target. A sealed tenant takes the place of a sealed one
+        only, and a clear one of a clear one.
 
     Raises
     ------
+    VaultSealed
+        If the master key is missing or another one, or the tenant's keys at the target were destroyed.
     VaultDamaged
         If the backup is not what was written, or the ledger in the target's file cannot be read; nothing was changed.
     VaultBusy
@@ -111,6 +119,8 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
         If there is no whole backup, or the target cannot be written.
     """
     manifest = verify(backup)
+    for folder in (backup, target):
+        check_master(folder, master)
     staging = target / "restoring"
     erased: list[str] = []
     files: list[Path] = []
@@ -121,32 +131,78 @@ def restore(backup: Path, target: Path, *, ledger: bool = True) -> Restored:
             with ExitStack() as stack:
                 for name, facts in manifest["files"].items():
                     live, new = target / name, staging / name
-                    known = stack.enter_context(closing(_alone(live, ledger=ledger))) if live.exists() else None
+                    here = Keyring(live, master)
+                    _check_sort(here, sealed="keys" in facts)
+                    known = stack.enter_context(closing(_alone(here, ledger=ledger))) if live.exists() else None
                     make_folder(new.parent)
                     shutil.copyfile(backup / name, new)
+                    if "keys" in facts:
+                        _copy_file(key_file_of(backup / name), key_file_of(new))
                     for one in manifest.get("blobs", {}).get(facts["tenant"], {}):
                         _copy_file(backup / one, staging / one)
                     gone = _ledger(known, live) if known is not None and ledger else {}
                     gone |= {one.id: one.at for one in ledgers.read(live)[0]}
                     if known is not None and ledger:
-                        _keep_access(known, new)
+                        _keep_access(known, Keyring(new, master))
                     if gone:
-                        erased += _replay(gone, staging, facts["tenant"])
+                        erased += _replay(gone, staging, facts["tenant"], master)
                     sync(new)
                 for name in manifest["files"]:
                     mark.mark_of(target / name).unlink(missing_ok=True)
                     shutil.rmtree(segments_of(target / name), ignore_errors=True)  # of other rows than the copy's
                     _bring_blobs(staging / name, target / name)
-                    (staging / name).replace(target / name)
-                    sync((target / name).parent)
+                    with _opened_by_both(staging / name, target / name):
+                        (staging / name).replace(target / name)
+                        sync((target / name).parent)
                     files.append(target / name)
-                    with closing(connect(target / name)) as restored:
-                        blobs.keep_only(restored, blobs.folder_of(target / name))
+                    keys = Keyring(target / name, master)
+                    with closing(_connect(keys)) as restored:
+                        blobs.keep_only(restored, blobs.shelf_of(target / name, keys))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
         raise VaultError(f"The restore to {target} failed: {error.strerror}.") from error
     return Restored(tuple(files), datetime.fromisoformat(manifest["at"]), tuple(erased))
+
+
+def _connect(keys: Keyring) -> Connection:
+    """A connection to the file that a keyring opens."""
+    seal = keys.seal()
+    return connect_sealed(keys.path, [None] if seal is None else seal.pages)
+
+
+def _check_sort(keys: Keyring, *, sealed: bool) -> None:
+    """Raises VaultSealed for a tenant that was destroyed; VaultError if one is sealed and the other is clear."""
+    seal = keys.seal()
+    if keys.path.exists() and (seal is not None) is not sealed:
+        there, this = ("sealed", "clear") if seal is not None else ("clear", "sealed")
+        raise VaultError(
+            f"{keys.path.name} is {there} and the backup's is {this}: restore it into a new folder, and seal that if "
+            "need be."
+        )
+
+
+def _copy_keys(path: Path, target: Path) -> dict[str, Any]:
+    """Bring the wrapped keys of a sealed tenant along; returns what the manifest says of them."""
+    source, copy = key_file_of(path), key_file_of(target)
+    if not source.exists():
+        return {}
+    _copy_file(source, copy)
+    sync(copy.parent)
+    return {"keys": {"name": copy.relative_to(target.parent.parent).as_posix(), "sha256": _hash(copy)}}
+
+
+@contextmanager
+def _opened_by_both(staged: Path, live: Path) -> Iterator[None]:
+    """While the file is replaced, the key file opens the old one and the new one; afterwards the new one."""
+    new, old = datakeys.read(key_file_of(staged)), datakeys.read(key_file_of(live))
+    if new is not None:
+        known = {id for id, _ in new.keys}
+        older = tuple(one for one in old.keys if one[0] not in known) if old is not None else ()
+        datakeys.write(key_file_of(live), replace(new, keys=(*new.keys, *older)))
+    yield
+    if new is not None:
+        datakeys.write(key_file_of(live), new)
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -170,6 +226,8 @@ def verify(backup: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((backup / MANIFEST).read_text(encoding="utf-8"))
         listed = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+        wrapped = [facts["keys"] for facts in manifest["files"].values() if "keys" in facts]
+        listed |= {one["name"]: one["sha256"] for one in wrapped}
         listed |= {name: one["sha256"] for held in manifest.get("blobs", {}).values() for name, one in held.items()}
         datetime.fromisoformat(manifest["at"])
     except FileNotFoundError:
@@ -183,10 +241,11 @@ def verify(backup: Path) -> dict[str, Any]:
     return manifest
 
 
-def _alone(live: Path, *, ledger: bool) -> apsw.Connection:
+def _alone(keys: Keyring, *, ledger: bool) -> apsw.Connection:
     """A connection that shuts out every other until it is closed, on a file without a log beside it."""
+    live = keys.path
     try:
-        connection = connect(live)
+        connection = _connect(keys)
     except VaultDamaged as error:
         if ledger:
             raise _unread(live) from error
@@ -213,17 +272,16 @@ def _ledger(known: apsw.Connection, live: Path) -> dict[bytes, int]:
         raise _unread(live) from error
 
 
-def _keep_access(known: apsw.Connection, copy: Path) -> None:
+def _keep_access(known: apsw.Connection, keys: Keyring) -> None:
     """A restore brings memories back, not who may see them: a key or a grant that was revoked since must stay so."""
-    if scalar(known, "SELECT 1 FROM sqlite_schema WHERE name = 'keys'") is None:  # damaged, or older than the table
-        return
-    connection = connect(copy)
-    with closing(connection), translated(copy):
+    with closing(_connect(keys)) as connection, translated(keys.path):
         migrate(connection)
         with atomic(connection):
             for table, width in (("rules", 3), ("keys", 6), ("shares", 13), ("shared", 2)):
+                if scalar(known, "SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)) is None:
+                    continue  # damaged, or older than the table
                 rows = query(known, f"SELECT * FROM {table}")  # noqa: S608  # one of four words
-                if not rows and width in {3, 6}:  # no tenant goes back to having no rules: this one is new
+                if not rows and table in {"rules", "keys"}:  # no tenant goes back to having no rules: this one is new
                     continue
                 connection.execute(f"DELETE FROM {table}")  # noqa: S608
                 connection.executemany(f"INSERT INTO {table} VALUES ({marks(range(width))})", rows)  # noqa: S608
@@ -236,9 +294,9 @@ def _unread(live: Path) -> VaultDamaged:
     )
 
 
-def _replay(ledger: dict[bytes, int], staging: Path, name: str) -> list[str]:
+def _replay(ledger: dict[bytes, int], staging: Path, name: str, master: Master | None) -> list[str]:
     """Erase from the copy in a folder what a ledger names; returns what was still there, by id."""
-    vault = SqliteVault(staging, ids=RandomIds(), clock=system_clock)
+    vault = SqliteVault(staging, ids=RandomIds(), clock=system_clock, master=master)
     with closing(vault):
         tenant = vault.tenant(name)
         with tenant.writing(by="restore") as writer:
@@ -254,11 +312,9 @@ def _replay(ledger: dict[bytes, int], staging: Path, name: str) -> list[str]:
 
 
 def _copy(source: apsw.Connection, target: Path) -> None:
-    with closing(apsw.Connection(str(target))) as copy:
-        copy.pragma("synchronous", "FULL")
-        with copy.backup("main", source, "main") as backup:
-            while not backup.done:
-                backup.step(PAGES_AT_ONCE)
+    with closing(another(source, target)) as copy, copy.backup("main", source, "main") as backup:
+        while not backup.done:
+            backup.step(PAGES_AT_ONCE)
 
 
 def _hash(path: Path) -> str:

@@ -1,5 +1,7 @@
 """Files that payloads refer to, named by what they hold: `<vault>/blobs/<tenant's file>/<2 hex>/<sha256>`.
 
+Those of a sealed tenant are sealed (see `sealed`), under names that follow from the SHA-256 and the tenant's key.
+
 A file is written beside its place and synced, and takes its name inside the transaction that writes the rows which name
 it; so none is named that is not whole. What no row names any more is put down to be unlinked in the transaction that
 drops the last name, then overwritten and unlinked under the write lock: after a crash that is done again. A crash
@@ -17,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,9 @@ import apsw
 
 from tercet.cube import BlobRef, MemCube, Text
 from tercet.errors import VaultDamaged, VaultError
+from tercet.vault import sealed
 from tercet.vault.connection import atomic, query, scalar, undamaged
+from tercet.vault.datakeys import DataKey, Keyring, Seal
 from tercet.vault.files import make_folder, sync
 
 PART = ".part"
@@ -45,24 +50,65 @@ def path_of(folder: Path, sha256: str) -> Path:
     return folder / sha256[:2] / sha256
 
 
-class Draft:
-    """A blob being written: under no name yet."""
+@dataclass(frozen=True)
+class Shelf:
+    """The blobs of one tenant: their folder, and what opens them."""
 
-    def __init__(self, folder: Path, file: Any, part: Path) -> None:  # noqa: ANN401  # a binary file of tempfile's
-        self.folder, self._file, self.part = folder, file, part
+    folder: Path
+    keys: Keyring
+
+    @property
+    def sealing(self) -> DataKey | None:
+        """What a new blob is sealed with; None where the tenant is clear."""
+        seal = self.keys.seal()
+        return seal.keys[0] if seal is not None else None
+
+    def places(self, sha256: str) -> list[Path]:
+        """Where a blob may lie: under the newest key's name first, then where a rotation has not come to it yet."""
+        seal = self.keys.seal()
+        plain = path_of(self.folder, sha256)
+        if seal is None:
+            return [plain]
+        return [path_of(self.folder, key.name(sha256)) for key in seal.keys] + ([plain] if seal.clear else [])
+
+    def place(self, sha256: str) -> Path:
+        """Where a blob lies, or would if it were written now."""
+        places = self.places(sha256)
+        return next((one for one in places if one.exists()), places[0])
+
+    def size(self, file: Path, plain: int) -> int:
+        """Bytes that a file of so much content has on the disk; says 0 of one that is not there."""
+        is_sealed = self.keys.seal() is not None and file.exists() and sealed.is_sealed(file)
+        return sealed.size_of(plain) if is_sealed else plain
+
+
+def shelf_of(path: Path, keys: Keyring) -> Shelf:
+    """The blobs of a tenant's file."""
+    return Shelf(folder_of(path), keys)
+
+
+class Draft:
+    """A blob being written: under no name yet, and sealed from its first byte on where the tenant is."""
+
+    def __init__(self, shelf: Shelf, file: Any, part: Path) -> None:  # noqa: ANN401  # a binary file of tempfile's
+        self.shelf, self._file, self.part = shelf, file, part
         self._digest, self._size = hashlib.sha256(), 0
+        self._key = shelf.sealing
+        self._sealer = None if self._key is None else sealed.Sealer(self._key, file.write)
         self.ref: BlobRef | None = None
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes. Raises VaultError if the disk is full or fails."""
         with _said(self.part):
-            self._file.write(data)
+            (self._file if self._sealer is None else self._sealer).write(data)
         self._digest.update(data)
         self._size += memoryview(data).nbytes
 
     def seal(self, role: str) -> BlobRef:
         """Put what was written on the disk; returns how it is referred to."""
         with _said(self.part):
+            if self._sealer is not None:
+                self._sealer.finish(self._digest.digest())
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -73,7 +119,13 @@ class Draft:
         """Give it its name; call it inside the transaction that names it."""
         if self.ref is None:
             raise VaultError("A blob is sealed before it is placed.")
-        target = path_of(self.folder, self.ref.sha256)
+        key = self.shelf.sealing
+        if key is not None and (self._key is None or key.id != self._key.id):  # the keys were rotated meanwhile
+            old = Seal(() if self._key is None else (self._key,), clear=self._key is None)
+            identity = self._digest.digest()
+            with _said(self.part):
+                sealed.write(self.part, key, sealed.chunks(self.part, old, identity), identity)
+        target = self.shelf.places(self.ref.sha256)[0]
         with _said(target):
             make_folder(target.parent)
             self.part.replace(target)
@@ -81,32 +133,48 @@ class Draft:
 
 
 @contextmanager
-def drafting(folder: Path) -> Iterator[Draft]:
+def drafting(shelf: Shelf) -> Iterator[Draft]:
     """Write a blob; nothing of it is left unless it was placed."""
-    with _said(folder):
-        make_folder(folder)
-        handle, name = tempfile.mkstemp(dir=folder, suffix=PART)
+    with _said(shelf.folder):
+        make_folder(shelf.folder)
+        handle, name = tempfile.mkstemp(dir=shelf.folder, suffix=PART)
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            yield Draft(folder, file, part)
+            yield Draft(shelf, file, part)
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
 
 
-def find(folder: Path, ref: BlobRef) -> Path:
+def find(shelf: Shelf, ref: BlobRef) -> Path:
     """The file of a blob that is there with the size it should have. Raises VaultDamaged."""
-    path = path_of(folder, ref.sha256)
+    path = shelf.place(ref.sha256)
     try:
-        size = path.stat().st_size
+        size, wanted = path.stat().st_size, shelf.size(path, ref.size)
     except FileNotFoundError:
         raise VaultDamaged(f"The file of blob {ref.sha256[:12]} is missing; promote the memory again.") from None
-    if size != ref.size:
+    if size != wanted:
         raise VaultDamaged(
-            f"Blob {ref.sha256[:12]} has {size:,} bytes and was written with {ref.size:,}; promote the memory again."
+            f"Blob {ref.sha256[:12]} has {size:,} bytes and was written with {wanted:,}; promote the memory again."
         )
     return path
+
+
+def read(shelf: Shelf, ref: BlobRef) -> bytearray | None:
+    """The content of a sealed blob, in memory and nowhere else; None where the tenant is clear: see `find`.
+
+    Raises VaultDamaged; OSError if the system cannot read it.
+    """
+    for last in (False, True):  # a rotation may move the file just now
+        if (seal := shelf.keys.seal()) is None:
+            return None
+        try:
+            return sealed.read(find(shelf, ref), seal, bytes.fromhex(ref.sha256))
+        except (VaultDamaged, FileNotFoundError):
+            if last:
+                raise
+    return None
 
 
 def name(connection: apsw.Connection, n: int, cube: MemCube) -> None:
@@ -130,7 +198,7 @@ def release(connection: apsw.Connection, n: int) -> int:
     return connection.changes()
 
 
-def unlink_unnamed(connection: apsw.Connection, path: Path) -> None:
+def unlink_unnamed(connection: apsw.Connection, shelf: Shelf) -> None:
     """Overwrite and unlink what was put down to be unlinked, unless it was named again meanwhile."""
     if scalar(connection, "SELECT 1 FROM unlinks LIMIT 1") is None:
         return
@@ -138,8 +206,9 @@ def unlink_unnamed(connection: apsw.Connection, path: Path) -> None:
         for (raw,) in query(connection, "SELECT sha256 FROM unlinks"):
             if scalar(connection, "SELECT 1 FROM blobs WHERE sha256 = ? LIMIT 1", (raw,)) is None:
                 with undamaged("The list of files to unlink"):
-                    file = path_of(folder_of(path), raw.hex())
-                destroy(file)
+                    files = shelf.places(raw.hex())
+                for file in files:
+                    destroy(file)
         connection.execute("DELETE FROM unlinks")
 
 
@@ -156,76 +225,116 @@ def destroy(file: Path) -> None:
         sync(file.parent)
 
 
-def examine(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[tuple[str, bool]]:
+def examine(connection: apsw.Connection, shelf: Shelf, *, repair: bool) -> Iterator[tuple[str, bool]]:
     """What is wrong with a tenant's blobs, and whether it was put right: (detail, repaired).
 
     Every named file is read and compared with its SHA-256. With `repair`, files that nothing names are destroyed; a
     damaged one cannot be made again here, since that needs the model: demote its memory, or promote the text again.
     """
-    folder = folder_of(path)
+    folder = shelf.folder
     with atomic(connection):  # no writer places a file meanwhile
-        with undamaged("The list of blobs"):
-            rows = query(connection, "SELECT DISTINCT sha256, size FROM blobs ORDER BY 1")
-            named = {raw.hex(): int(size) for raw, size in rows}
+        named = _named(connection)
         for sha256, size in named.items():
-            if (trouble := _trouble(path_of(folder, sha256), sha256, size)) is not None:
+            if (trouble := _trouble(shelf, sha256, size)) is not None:
                 yield f"blob {sha256}: {trouble}", False
+        placed = {place for sha256 in named for place in shelf.places(sha256)}
         for file in _files(folder):
             if file.suffix == PART and time.time() - file.stat().st_mtime < BEING_WRITTEN:
                 continue
-            if file.name not in named or file != path_of(folder, file.name):
+            if file not in placed:
                 if repair:
                     destroy(file)
                 yield f"{file.relative_to(folder).as_posix()}: no memory names it", repair
 
 
-def copy_named(connection: apsw.Connection, path: Path, target: Path) -> dict[str, dict[str, Any]]:
+def copy_named(connection: apsw.Connection, shelf: Shelf, target: Path) -> dict[str, dict[str, Any]]:
     """Copy the blobs that a snapshot of a tenant's file names to where a copy of that file will look for them.
 
     Each is checked on the way. Returns facts by name below the copy's vault. Raises VaultDamaged, OSError.
     """
-    source, home = folder_of(path), folder_of(target)
+    home = folder_of(target)
     made: dict[str, dict[str, Any]] = {}
-    with undamaged("The list of blobs"):
-        names = [(raw.hex(), int(size)) for raw, size in query(connection, "SELECT DISTINCT sha256, size FROM blobs")]
-    for sha256, size in names:
-        found, copy = path_of(source, sha256), path_of(home, sha256)
-        if (trouble := _trouble(found, sha256, size)) is not None:
+    for sha256, size in _named(connection).items():
+        found = shelf.place(sha256)
+        if (trouble := _trouble(shelf, sha256, size)) is not None:
             raise VaultDamaged(f"Blob {sha256[:12]} cannot be copied: {trouble}; see `tercet doctor`.")
+        copy = path_of(home, found.name)
         make_folder(copy.parent)
         part = copy.with_suffix(PART)
         shutil.copyfile(found, part)
         sync(part)
+        with part.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         part.replace(copy)
         sync(copy.parent)
-        made[copy.relative_to(target.parent.parent).as_posix()] = {"bytes": size, "sha256": sha256}
+        facts = {"bytes": copy.stat().st_size, "sha256": digest}
+        made[copy.relative_to(target.parent.parent).as_posix()] = facts
     return made
 
 
-def keep_only(connection: apsw.Connection, folder: Path) -> None:
+def keep_only(connection: apsw.Connection, shelf: Shelf) -> None:
     """Destroy every file of a folder that no row names: after a restore, what was made since the backup."""
-    with undamaged("The list of blobs"):
-        named = {raw.hex() for (raw,) in query(connection, "SELECT DISTINCT sha256 FROM blobs")}
-    for file in _files(folder):
-        if file.name not in named:
+    placed = {place for sha256 in _named(connection) for place in shelf.places(sha256)}
+    for file in _files(shelf.folder):
+        if file not in placed:
             destroy(file)
+
+
+def reseal(connection: apsw.Connection, shelf: Shelf) -> int:
+    """Bring every blob under the newest key, one a transaction; returns how many were moved.
+
+    What lay under an older name is overwritten and unlinked once the new file is on the disk.
+    """
+    moved = 0
+    for sha256 in _named(connection):
+        with atomic(connection):  # no erasure takes the name away meanwhile
+            new, *old = shelf.places(sha256)
+            seal, key = shelf.keys.seal(), shelf.sealing
+            there = [file for file in old if file.exists()]
+            if seal is None or key is None or not there or sha256 not in _named(connection, sha256):
+                continue
+            if not new.exists():
+                identity = bytes.fromhex(sha256)
+                with _said(new):
+                    make_folder(new.parent)
+                    sealed.write(new, key, sealed.chunks(there[0], seal, identity), identity)
+            for file in there:
+                destroy(file)
+            moved += 1
+    return moved
+
+
+def _named(connection: apsw.Connection, sha256: str | None = None) -> dict[str, int]:
+    """SHA-256 and size of each blob that rows name, or of that one."""
+    with undamaged("The list of blobs"):
+        only = "" if sha256 is None else "WHERE sha256 = ?"
+        given = () if sha256 is None else (bytes.fromhex(sha256),)
+        rows = query(connection, f"SELECT DISTINCT sha256, size FROM blobs {only} ORDER BY 1", given)  # noqa: S608
+        return {raw.hex(): int(size) for raw, size in rows}
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
 
 
-def _trouble(file: Path, sha256: str, size: int) -> str | None:
+def _trouble(shelf: Shelf, sha256: str, size: int) -> str | None:
+    file = shelf.place(sha256)
     try:
+        wanted = shelf.size(file, size)
+        seal = shelf.keys.seal()
         with file.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-            length = stream.tell()
+            length = os.fstat(stream.fileno()).st_size
+            found = hashlib.file_digest(stream, "sha256").hexdigest() if seal is None else ""
+        if length != wanted:
+            return f"its file has {length:,} bytes, not {wanted:,}: it was cut short or written to"
+        if seal is not None:
+            found = hashlib.sha256(sealed.read(file, seal, bytes.fromhex(sha256))).hexdigest()
     except FileNotFoundError:
         return "its file is missing"
     except OSError as error:
         return f"its file cannot be read ({error.strerror})"
-    if length != size:
-        return f"its file has {length:,} bytes, not {size:,}: it was cut short or written to"
+    except VaultDamaged as error:
+        return str(error)
     return None if found == sha256 else "its file holds something else than what was written"
 
 

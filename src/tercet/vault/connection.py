@@ -11,26 +11,40 @@ from typing import Any
 
 import apsw
 
-from tercet.errors import TercetError, VaultBusy, VaultDamaged, VaultError
+from tercet.errors import TercetError, Unsupported, VaultBusy, VaultDamaged, VaultError
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction."""
 
 
-def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
+class Connection(apsw.Connection):
+    """A connection that knows what opened its file."""
+
+    key: str | None = None
+
+
+_AS_USUAL = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+CIPHER, ALGORITHM = "aegis", "aegis-256"
+"""An authenticated page cipher: a nonce and a tag of 256 bits each stand at the end of every page."""
+
+
+def connect(path: Path | None, *, vfs: str | None = None, key: str | None = None, flags: int = _AS_USUAL) -> Connection:
     """Open (and create) a file in WAL mode with full synchronisation; None opens an empty vault in memory.
 
-    `vfs` names the SQLite layer that reads and writes files, where it is not the system's own. Where the folder or the
-    file may not be written, the connection only reads.
+    `vfs` names the SQLite layer that reads and writes files, where it is not the system's own. `key` opens a sealed
+    file (see `DataKey.pages`). Where the folder or the file may not be written, the connection only reads.
     """
+    if vfs is not None and key is not None:
+        vfs = f"multipleciphers-{vfs}"  # the layer that seals pages, over the one that is named
     with translated(path):
         if path is None:
-            connection = apsw.Connection(":memory:")
+            connection = Connection(":memory:")
         elif not path.exists() or _writable(path):
-            connection = apsw.Connection(str(path), vfs=vfs)
+            connection = Connection(str(path), vfs=vfs, flags=flags)
         else:
             connection = _reader(path, vfs)
         with closed_on_error(connection):
+            unlock(connection, key)
             connection.set_busy_timeout(BUSY_MS)
             # A commit is on the disk when it returns; nothing erased is left in freed pages; nothing spills to files.
             for name, value in (("synchronous", "FULL"), ("secure_delete", "ON"), ("temp_store", "MEMORY")):
@@ -43,24 +57,67 @@ def connect(path: Path | None, *, vfs: str | None = None) -> apsw.Connection:
         return connection
 
 
+def connect_sealed(
+    path: Path, keys: Sequence[str | None], *, vfs: str | None = None, flags: int = _AS_USUAL
+) -> Connection:
+    """As `connect`, with the first of some keys that opens the file (None: it is clear). Raises as the last one does.
+
+    There are several only while a vault is being sealed or its keys are rotated.
+    """
+    for key in keys[:-1]:
+        try:
+            return connect(path, vfs=vfs, key=key, flags=flags)
+        except VaultDamaged:
+            continue
+    return connect(path, vfs=vfs, key=keys[-1], flags=flags)
+
+
+def unlock(connection: Connection, key: str | None) -> None:
+    """Let a connection that was just opened read and write a sealed file; None leaves it as it is."""
+    connection.key = key
+    if key is not None:
+        if getattr(apsw, "mc_version", None) is None:  # plain apsw passes over the key and writes the file in clear
+            raise Unsupported(
+                "The apsw that is installed cannot seal files; apsw-sqlite3mc takes its place: pip uninstall apsw, "
+                "then pip install --force-reinstall apsw-sqlite3mc."
+            )
+        for name, value in (("cipher", CIPHER), ("algorithm", ALGORITHM), ("key", f"raw:{key}")):
+            connection.pragma(name, value)
+
+
+def another(connection: apsw.Connection, path: Path | str | None = None) -> Connection:
+    """A bare connection beside one: to the same file, or to another one that the same key seals."""
+    key = key_of(connection)
+    made = Connection(str(path or connection.filename), vfs=connection.open_vfs if key is None and not path else None)
+    with closed_on_error(made):
+        unlock(made, key)
+        made.pragma("synchronous", "FULL")
+    return made
+
+
+def key_of(connection: apsw.Connection) -> str | None:
+    """What opened a connection's file; None if it is clear."""
+    return connection.key if isinstance(connection, Connection) else None
+
+
 def _writable(path: Path) -> bool:
     effective = os.access in os.supports_effective_ids
     return all(os.access(one, os.W_OK, effective_ids=effective) for one in (path, path.parent))
 
 
-def _reader(path: Path, vfs: str | None) -> apsw.Connection:
+def _reader(path: Path, vfs: str | None) -> Connection:
     """A connection that needs to write nothing, not even the index of a log."""
     log = path.with_name(f"{path.name}-wal")
     if not log.exists() or not log.stat().st_size:
         # Nobody is writing: whoever did would have a log. A later writer is met by a later connection.
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-        return apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags, vfs=vfs)
+        return Connection(f"{path.absolute().as_uri()}?immutable=1", flags=flags, vfs=vfs)
     if not path.with_name(f"{path.name}-shm").exists():
         raise VaultError(
             f"{path} was not closed by whoever wrote it, and its log cannot be read where nothing may be written: open "
             "it once where it can be written, or copy it there."
         )
-    return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
+    return Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs)
 
 
 @contextmanager
@@ -91,7 +148,12 @@ def translated(path: Path | str | None = None) -> Iterator[None]:
             f"Another process has held the vault's write lock for over {BUSY_MS // 1000} s{where}; try again, or see "
             "which process keeps a transaction open."
         ) from error
-    except (apsw.CorruptError, apsw.NotADBError, apsw.FormatError, apsw.SchemaChangeError, UnicodeDecodeError) as error:
+    except apsw.NotADBError as error:
+        raise VaultDamaged(
+            f"The vault's file is damaged{where}, or is sealed with a key that is not here: {error}. Restore a backup; "
+            "keep this file."
+        ) from error
+    except (apsw.CorruptError, apsw.FormatError, apsw.SchemaChangeError, UnicodeDecodeError) as error:
         raise VaultDamaged(f"The vault's file is damaged{where}: {error}. Restore a backup; keep this file.") from error
     except apsw.ConstraintError as error:
         raise VaultDamaged(f"The vault's file contradicts itself{where}: {error}; see `tercet doctor`.") from error

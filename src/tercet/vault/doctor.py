@@ -14,7 +14,8 @@ from tercet.cube import MemCube, Scalar
 from tercet.errors import VaultBusy, VaultDamaged, VaultError, VaultTooNew
 from tercet.vault import blobs, jobs, journal, ledger, mark
 from tercet.vault.codec import from_micros
-from tercet.vault.connection import atomic, query, rising, scalar, snapshot, translated, undamaged
+from tercet.vault.connection import atomic, key_of, query, rising, scalar, snapshot, translated, undamaged
+from tercet.vault.datakeys import Seal
 from tercet.vault.erase import UNUSED_NAMES
 from tercet.vault.heads import attributes, heading
 from tercet.vault.ids import parse_id
@@ -23,7 +24,7 @@ from tercet.vault.rebuild import rebuild
 from tercet.vault.search import wide, words
 from tercet.vault.search.segment import Segment
 from tercet.vault.search.vectors import unpack
-from tercet.vault.sqlite import SqliteVault, file_name, segments_of
+from tercet.vault.sqlite import SqliteVault, Tenant, file_name, segments_of
 
 BATCH = 500
 MOST_LINES = 20
@@ -58,10 +59,11 @@ def examine_all(vault: SqliteVault, *, repair: bool) -> dict[str, list[Finding]]
             with tenant.maintaining(trusting=True) as connection:
                 found[name] = [
                     *_lost(connection, path, repair=repair),
+                    *_pages(connection, vault.vfs),
                     *examine(connection, name, repair=repair),
-                    *_segments(connection, segments_of(path), repair=repair),
+                    *_segments(connection, tenant, repair=repair),
                     *_ledger(connection, path, repair=repair),
-                    *(Finding("blobs", *one) for one in blobs.examine(connection, path, repair=repair)),
+                    *(Finding("blobs", *one) for one in blobs.examine(connection, tenant.blobs, repair=repair)),
                 ]
             if repair and (again := tenant.recheck()):
                 found[name].append(Finding("erased", f"{len(again)} memories were erased again", repaired=True))
@@ -101,6 +103,31 @@ def examine(connection: apsw.Connection, tenant: str, *, repair: bool) -> list[F
     return findings
 
 
+def _pages(connection: apsw.Connection, vfs: str | None) -> Iterator[Finding]:
+    """A sealed file opens throughout: in pages that nothing uses, too, and in the bytes before the first one."""
+    key = key_of(connection)
+    if key is None:
+        return
+    try:
+        with translated():
+            connection.serialize("main")  # reads every page, each of which is authenticated
+    except VaultDamaged as error:
+        yield Finding("file", str(error))
+    opened = apsw.VFSFile(vfs or "", connection.filename, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    try:
+        begins = opened.xRead(len(BEGINS), 0)
+    finally:
+        opened.xClose()
+    salt = bytes.fromhex(key[-2 * SALT :])
+    if begins != salt + BEGINS[SALT:]:
+        yield Finding("file", "it does not begin as a file that this key seals")
+
+
+SALT = 16
+BEGINS = bytes(SALT) + bytes.fromhex("1000020240402020")
+"""How a sealed file begins: 16 bytes of its key's, then pages of 4,096 bytes of which 64 are the cipher's, a log."""
+
+
 def _lost(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterator[Finding]:
     """Whether acknowledged writes are missing; with `repair` the vault goes on without them."""
     try:
@@ -131,13 +158,14 @@ def _ledger(connection: apsw.Connection, path: Path, *, repair: bool) -> Iterato
         yield Finding("ledger", f"{ledger.ledger_of(path).name} is damaged", repair)
 
 
-def _segments(connection: apsw.Connection, folder: Path, *, repair: bool) -> Iterator[Finding]:
+def _segments(connection: apsw.Connection, tenant: Tenant, *, repair: bool) -> Iterator[Finding]:
     """Coded segments that are damaged or hold something else than the table; without its file one is made anew."""
     with undamaged("The list of segments"):
         spaces = [n for (n,) in query(connection, "SELECT n FROM spaces")]
         known = {name: n for n in spaces if (name := wide.registered(connection, n)) is not None}
-    for path in sorted(folder.glob("*.lvq")):
-        trouble = _segment_trouble(connection, path, known.get(path.name))
+    seal = tenant.keys.seal()
+    for path in sorted(segments_of(tenant.path).glob("*.lvq")):
+        trouble = _segment_trouble(connection, path, known.get(path.name), seal)
         if trouble is None:
             continue
         if repair:
@@ -146,11 +174,11 @@ def _segments(connection: apsw.Connection, folder: Path, *, repair: bool) -> Ite
         yield Finding("segments", f"{path.name}: {trouble}", repair)
 
 
-def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None) -> str | None:
+def _segment_trouble(connection: apsw.Connection, path: Path, space: int | None, seal: Seal | None) -> str | None:
     if space is None:
         return "no embedding space has it"
     try:
-        segment = Segment.open(path)
+        segment = Segment.open(path, seal)
         segment.scores(np.ones(segment.dim, np.float32))  # reads the second level, whose blocks have checksums too
     except VaultDamaged as error:
         return str(error)

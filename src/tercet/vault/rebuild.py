@@ -9,7 +9,7 @@ import apsw
 
 from tercet.errors import VaultBusy, VaultDamaged, VaultError
 from tercet.vault import journal
-from tercet.vault.connection import connect, marks, query, scalar, translated
+from tercet.vault.connection import connect, key_of, marks, query, scalar, translated
 from tercet.vault.reader import Reader
 from tercet.vault.schema import migrate
 
@@ -38,7 +38,7 @@ def rebuild(connection: apsw.Connection) -> str | None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     try:
-        fresh = connect(part)
+        fresh = connect(part, key=key_of(connection))
         try:
             migrate(fresh)
             with translated(path):

@@ -13,7 +13,7 @@ import apsw
 
 from tercet.errors import VaultDamaged, VaultError, VaultTooNew
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import atomic, query, scalar
+from tercet.vault.connection import another, atomic, query, scalar
 from tercet.vault.files import sync
 
 STEPS: Mapping[int, str] = {
@@ -297,8 +297,7 @@ def _copy(connection: apsw.Connection, version: int) -> None:
     """The file as it is on the disk, beside it. The caller holds the write lock; another connection still reads."""
     target = _copy_of(connection, version)
     target.unlink(missing_ok=True)
-    with closing(apsw.Connection(connection.filename, vfs=connection.open_vfs)) as source:
-        source.pragma("synchronous", "FULL")
+    with closing(another(connection)) as source:  # what it writes is sealed as its own file is
         source.execute("VACUUM INTO ?", (str(target),))
     sync(target)
 

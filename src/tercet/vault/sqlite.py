@@ -28,7 +28,19 @@ from tercet.vault import blobs, jobs, ledger, mark
 from tercet.vault.allowed import Allowed, everything
 from tercet.vault.branches import HERE, Moment, line_at
 from tercet.vault.codec import to_micros
-from tercet.vault.connection import atomic, closed_on_error, connect, moved, query, scalar, snapshot, translated
+from tercet.vault.connection import (
+    Connection,
+    atomic,
+    closed_on_error,
+    connect,
+    connect_sealed,
+    moved,
+    query,
+    scalar,
+    snapshot,
+    translated,
+)
+from tercet.vault.datakeys import Keyring, Master, check_master
 from tercet.vault.erase import erase
 from tercet.vault.files import make_folder
 from tercet.vault.filters import Where
@@ -47,6 +59,7 @@ from tercet.vault.search.view import ScopeView
 from tercet.vault.search.wide import Wide
 from tercet.vault.sight import Sight
 from tercet.vault.spaces import Space
+from tercet.vault.turnstile import Turnstile
 from tercet.vault.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -70,6 +83,10 @@ class SqliteVault:
         The SQLite layer that reads and writes the files; left out, the system's own.
     marks
         What recall keeps of a text beside its words, for texts that come back from the past.
+    master
+        Opens what is sealed, and seals each new tenant; left out, new tenants are clear.
+
+    Raises VaultSealed if the folder has sealed tenants and there is no master key.
     """
 
     def __init__(
@@ -81,14 +98,17 @@ class SqliteVault:
         entropy: Entropy = os.urandom,
         vfs: str | None = None,
         marks: Marks = lambda _: 0,
+        master: Master | None = None,
     ) -> None:
         self.folder, self.ids, self.clock, self.entropy, self.vfs = folder, ids, clock, entropy, vfs
-        self.marks = marks
+        self.marks, self.master = marks, master
+        check_master(folder, master)
         try:
             make_folder(folder / "tenants")
         except OSError as error:
             raise VaultError(f"The vault's folder {folder} cannot be made: {error.strerror}.") from error
         self._tenants: dict[str, Tenant] = {}
+        self._keyrings: dict[Path, Keyring] = {}
         self._closed = False
         self._lock = threading.Lock()
 
@@ -101,6 +121,10 @@ class SqliteVault:
                 self._tenants[name] = Tenant(self, name)
             return self._tenants[name]
 
+    def tenant_path(self, name: str) -> Path:
+        """Where a tenant's file is, if there is one."""
+        return self.folder / "tenants" / f"{file_name(name)}.db"
+
     def tenants(self) -> list[str]:
         """The names of all tenants that have a file."""
         return [name for path in self.paths() if (name := self.owner(path)) is not None]
@@ -111,11 +135,25 @@ class SqliteVault:
 
     def owner(self, path: Path) -> str | None:
         """The name of the tenant that a file holds; None if its first writer was killed before it wrote anything."""
-        connection = connect(path, vfs=self.vfs)
-        with translated(path), closing(connection):
+        with Turnstile(path).using(), translated(path), closing(self.connect(path)) as connection:
             migrate(connection)
             name = scalar(connection, "SELECT value FROM meta WHERE key = 'tenant'")
             return None if name is None else str(name)
+
+    def keyring(self, path: Path) -> Keyring:
+        """The data keys of a tenant's file."""
+        return self._keyrings.setdefault(path, Keyring(path, self.master, self.entropy))
+
+    def take_master(self, master: Master) -> None:
+        """From now on this master key opens what is sealed."""
+        self.master = master
+        for one in self._keyrings.values():
+            one.master = master
+
+    def connect(self, path: Path) -> Connection:
+        """A connection to a tenant's file that is there, sealed or not. Raises VaultSealed, VaultDestroyed."""
+        seal = self.keyring(path).seal()
+        return connect_sealed(path, [None] if seal is None else seal.pages, vfs=self.vfs)
 
     def open_tenants(self) -> list[str]:
         """The tenants this process has asked for."""
@@ -136,12 +174,15 @@ class Tenant:
 
     def __init__(self, vault: SqliteVault, name: str) -> None:
         self.vault, self.name = vault, name
-        self.path = vault.folder / "tenants" / f"{file_name(name)}.db"
+        self.path = vault.tenant_path(name)
+        self.keys, self.turnstile = vault.keyring(self.path), Turnstile(self.path)
+        self.blobs = blobs.shelf_of(self.path, self.keys)
+        self._stamp = self.keys.stamp()
         self._write_lock = threading.RLock()
         self._cache_lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._columns: OrderedDict[tuple[Any, ...], Columns] = OrderedDict()
-        self._wide = Wide(segments_of(self.path))
+        self._wide = Wide(segments_of(self.path), self.keys)
         self._pasts = Pasts()
         self._sight = Sight()
         self._uses: dict[str, tuple[int, datetime]] = {}
@@ -272,10 +313,11 @@ class Tenant:
             if not wanted:
                 return
             with self._connection() as connection, translated(self.path):
-                built = wide.build(connection, folder, *wanted[0])
+                built = wide.build(connection, folder, *wanted[0], seal=self.keys.seal())
             with self.maintaining() as connection:
-                if built is None or wide.register(connection, folder, built):
-                    wide.calibrate(connection, folder, wanted[0][0])
+                seal = self.keys.seal()
+                if built is None or wide.register(connection, folder, built, seal):
+                    wide.calibrate(connection, folder, wanted[0][0], seal)
                     done.add(wanted[0])
 
     def want_index(self, at: datetime) -> None:
@@ -298,12 +340,12 @@ class Tenant:
         """
         try:
             with self.maintaining() as connection:
-                blobs.unlink_unnamed(connection, self.path)
+                blobs.unlink_unnamed(connection, self.blobs)
                 if not at_once and not self.scrubs_at_once:
                     return "the scrub job (the file is large)"
-                if scrub_waits(connection) and wide.renew(connection, self._wide.folder):
+                if scrub_waits(connection) and wide.renew(connection, self._wide.folder, self.keys.seal()):
                     jobs.enqueue(connection, "index", {}, at=self.vault.clock())
-                self._drop_idle()
+                self.drop_idle()
                 waits = scrub(connection, self.path, at=self.vault.clock())
                 if waits is None:
                     mark.write(self.path, *head(connection))
@@ -398,7 +440,7 @@ class Tenant:
     def close(self) -> None:
         """Close every idle connection; later calls raise."""
         self._closed = True
-        self._drop_idle()
+        self.drop_idle()
         self.forget_cache()
 
     def _nearest(
@@ -433,6 +475,8 @@ class Tenant:
         if self._closed:
             raise InvalidRequest("This Tercet is closed; open the vault again.")
         with ExitStack() as stack:
+            if create or self.path.exists():
+                stack.enter_context(self.turnstile.using())
             connection = self._take() or self._open(create=create)
             if connection.filename or not create:
                 stack.callback(self._give_back, connection)
@@ -446,6 +490,9 @@ class Tenant:
 
     def _take(self) -> apsw.Connection | None:
         """An idle connection, if there is one, to the file that is there now."""
+        if (stamp := self.keys.stamp()) != self._stamp:  # the file may be sealed with other keys by now
+            self._stamp = stamp
+            self.drop_idle()
         try:
             connection = self._idle.pop()
         except IndexError:
@@ -453,7 +500,7 @@ class Tenant:
         if moved(connection):
             self._checked = False
             connection.close()
-            self._drop_idle()
+            self.drop_idle()
             self.forget_cache()
             return None
         return connection
@@ -461,13 +508,17 @@ class Tenant:
     def _open(self, *, create: bool) -> apsw.Connection:
         # Reading a tenant that was never written to must not make a file: it sees an empty vault in memory.
         there = self.path.exists()
+        seal = self.keys.seal()  # first: of one whose keys were destroyed nothing else is worth saying
         if not there and (self._known or mark.mark_of(self.path).exists()):
             raise VaultError(
                 f"The vault's file {self.path} is gone: it was moved or deleted. Put it back or restore a backup; to "
                 f"begin anew, delete {mark.mark_of(self.path).name} too and open the vault again."
             )
         exists = create or there
-        connection = connect(self.path if exists else None, vfs=self.vault.vfs)
+        if not there and create:
+            seal = self.keys.begin()
+        keys = [None] if seal is None else seal.pages
+        connection = connect_sealed(self.path, keys, vfs=self.vault.vfs) if exists else connect(None)
         with translated(self.path), closed_on_error(connection):
             migrate(connection)
             if exists:
@@ -492,7 +543,8 @@ class Tenant:
         else:
             connection.close()
 
-    def _drop_idle(self) -> None:
+    def drop_idle(self) -> None:
+        """Close the connections that no call is using."""
         while self._idle:
             self._idle.pop().close()
 

@@ -13,6 +13,7 @@ from tercet import Tercet
 from tercet.scoped import ScopedMemory
 from tercet.vault import sqlite, writer
 from tercet.vault.connection import scalar
+from tercet.vault.datakeys import Seal
 from tercet.vault.search import columns, wide
 from tercet.vault.search.graph import Graph
 from tercet.vault.search.segment import Segment
@@ -233,8 +234,10 @@ def test_what_is_erased_while_an_index_is_built_is_not_in_it(
     build = wide.build
     rows: list[int] = []
 
-    def slow(connection: Connection, folder: Path, space: int, dim: int, *, whole: bool = True) -> wide.Built | None:
-        built = build(connection, folder, space, dim, whole=whole)
+    def slow(
+        connection: Connection, folder: Path, space: int, dim: int, *, whole: bool = True, seal: Seal | None = None
+    ) -> wide.Built | None:
+        built = build(connection, folder, space, dim, whole=whole, seal=seal)
         if not rows:
             assert nearest(alice, 8)[0] == "Note number 8"  # searches and writes go on meanwhile
             alice.forget(gone.id)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest, VaultDamaged
+from tercet.vault.datakeys import Seal
 from tercet.vault.search import segment_build
 from tercet.vault.search.graph import Graph, Ints, OpenGraph
 from tercet.vault.search.lvq import LVQ, Floats, Rows
@@ -75,8 +76,10 @@ class Segment:
             raise VaultDamaged(f"{self.path} has a graph that cannot be read: {error}. It can be rebuilt.") from error
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, seal: Seal | None = None) -> Self:
         """Read a segment, checking everything but the second level, which is checked by the block when it is read.
+
+        A tenant's `seal` opens its sealed ones; those are checked whole, and are in memory with both levels.
 
         Raises
         ------
@@ -86,7 +89,7 @@ class Segment:
         VaultTooNew, VaultError
             If a newer Tercet wrote it; if the system cannot read it.
         """
-        return cls(SegmentReader(path))
+        return cls(SegmentReader(path, seal))
 
     @staticmethod
     def write(
@@ -98,6 +101,7 @@ class Segment:
         *,
         metric: Metric = "cosine",
         graph: Graph | None = None,
+        seal: Seal | None = None,
     ) -> None:
         """Code vectors into a file, which appears under its name whole and on the disk, or not at all.
 
@@ -116,6 +120,8 @@ class Segment:
             "cosine" normalises the vectors.
         graph
             How a graph is made, if there should be one: for the cosine, of a symmetric coder of 8 bits.
+        seal
+            What the file is sealed with, if the tenant is.
 
         Raises
         ------
@@ -128,7 +134,7 @@ class Segment:
             "bits": lvq.bits, "residual": lvq.residual, "symmetric": lvq.symmetric, "metric": metric,
             "dim": vectors.shape[-1], "seq": seq,
         }  # fmt: skip
-        segment_build.write(path, numbers, vectors, lvq, meta, metric, graph)
+        segment_build.write(path, numbers, vectors, lvq, meta, graph, seal)
 
     def __len__(self) -> int:
         return len(self.numbers)

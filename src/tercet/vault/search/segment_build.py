@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import InvalidRequest
+from tercet.vault.datakeys import Seal
 from tercet.vault.search.graph import Graph, Ints
 from tercet.vault.search.lvq import LVQ, Floats, Rows, mean_of
 from tercet.vault.search.lvq_layout import width
@@ -37,12 +38,13 @@ class Ordered:
 
 
 def write(
-    path: Path, numbers: Ints, vectors: Rows, lvq: LVQ, meta: Mapping[str, Any], metric: Metric, graph: Graph | None
+    path: Path, numbers: Ints, vectors: Rows, lvq: LVQ, meta: Mapping[str, Any], graph: Graph | None, seal: Seal | None
 ) -> None:
     """Make the arrays of a segment and write them; `Segment.write` says what is what."""
     if vectors.ndim != 2 or numbers.shape != vectors.shape[:1]:
         raise InvalidRequest(f"{len(numbers)} numbers do not fit vectors of shape {vectors.shape}.")
     n, dim = vectors.shape
+    metric: Metric = meta["metric"]
     for start in range(0, n, STEP):
         if not np.isfinite(vectors[start : start + STEP]).all():
             raise InvalidRequest("A vector that is not finite cannot be coded.")
@@ -62,7 +64,7 @@ def write(
     sections = {name: Section(array.dtype.newbyteorder("<").str, array.shape) for name, array in arrays.items()}
     if lvq.residual:
         sections["residual"] = Section("|u1", (n, width(dim, lvq.residual)), blocks=True)
-    with writing(path, meta, sections) as file:
+    with writing(path, meta, sections, seal) as file:
         for name, array in arrays.items():
             file.append(name, array)
         if lvq.residual:

@@ -7,11 +7,14 @@
 A section may have a digest a block of rows besides, itself a section: such a one is read through the page cache, and
 each block is checked when it is first looked at; all others are checked when the file is opened. Nothing is unpickled.
 The file is written beside its name, synced, renamed, and its folder synced: under its name it is whole or absent.
+
+That of a sealed tenant is made and read in memory, and sealed on the disk (see `sealed`): nothing of it is mapped.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -26,6 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tercet.errors import VaultDamaged, VaultError, VaultTooNew
+from tercet.vault import sealed
+from tercet.vault.datakeys import Seal
 
 MAGIC = b"TERCETSG"
 FORMAT = 1
@@ -35,6 +40,9 @@ BLOCK = 64
 """Rows of a section read by the block that share a digest."""
 DIGEST = 16
 """Bytes kept of a block's SHA-256: against damage, not against a forger."""
+
+IDENTITY = b"segment"
+"""What a sealed one says it is of."""
 
 Array = NDArray[Any]
 TYPES = frozenset({"|u1", "|i1", "<f2", "<f4", "<i4", "<i8"})
@@ -55,11 +63,21 @@ class Section:
 
 
 @contextmanager
-def writing(path: Path, meta: Mapping[str, Any], sections: Mapping[str, Section]) -> Iterator[SegmentWriter]:
+def writing(
+    path: Path, meta: Mapping[str, Any], sections: Mapping[str, Section], seal: Seal | None = None
+) -> Iterator[SegmentWriter]:
     """Write a file: it appears under its name when the `with` ends, and not at all if that raises.
 
     Raises VaultError where the system cannot write, and ValueError if a section was not filled.
     """
+    if seal is not None:
+        memory = io.BytesIO()
+        writer = SegmentWriter(memory, meta, sections)
+        yield writer
+        writer.finish()
+        with _named(path):
+            sealed.write(path, seal.keys[0], [memory.getbuffer()], IDENTITY)
+        return
     part = path.with_name(path.name + ".part")
     with _named(part):
         file = part.open("wb")
@@ -129,7 +147,7 @@ class SegmentWriter:
         self._write(0, PRELUDE.pack(MAGIC, FORMAT, 0, self.end, len(header), hashlib.sha256(header).digest()))
 
     def _write(self, offset: int, data: bytes | memoryview) -> None:
-        with _named(Path(self._file.name)):
+        with _named(Path(getattr(self._file, "name", "memory"))):
             self._file.seek(offset)
             self._file.write(data)
 
@@ -137,19 +155,16 @@ class SegmentWriter:
 class SegmentReader:
     """An open file: `meta`, and its arrays by name. Raises VaultDamaged where the bytes are not what was written."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, seal: Seal | None = None) -> None:
         self.path = path
         with _named(path):
             try:
-                file = path.open("rb")
+                self._map = self._content(seal)
             except FileNotFoundError as error:  # another process may have written the next one at any moment
                 raise self._damaged("it is not there") from error
-        with _named(path), file:
-            size = os.fstat(file.fileno()).st_size
-            if size < PRELUDE.size:
-                raise self._damaged("it is cut short")
-            # The mapping keeps the file's bytes even after another generation has taken its name or it was deleted.
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        size = len(self._map)
+        if size < PRELUDE.size:
+            raise self._damaged("it is cut short")
         magic, version, zero, offset, length, digest = PRELUDE.unpack_from(self._map)
         if magic != MAGIC:
             raise self._damaged("it is no such file")
@@ -173,6 +188,15 @@ class SegmentReader:
                 or section["offset"] + Section(section["dtype"], section["shape"]).size > size
             ):
                 raise self._damaged(f"{name} does not fit")  # fmt: skip
+
+    def _content(self, seal: Seal | None) -> mmap.mmap | bytes:
+        if seal is not None:
+            return bytes(sealed.read(self.path, seal, IDENTITY))
+        with self.path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < PRELUDE.size:
+                raise self._damaged("it is cut short")
+            # The mapping keeps the file's bytes even after another generation has taken its name or it was deleted.
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __contains__(self, name: str) -> bool:
         return name in self._sections

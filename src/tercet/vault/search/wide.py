@@ -10,6 +10,7 @@ made one again, wide searches scan codes.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import tempfile
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import apsw
@@ -26,12 +28,15 @@ from numpy.typing import NDArray
 
 from tercet.errors import VaultDamaged
 from tercet.lifecycle import State
+from tercet.vault import sealed
+from tercet.vault.blobs import destroy
 from tercet.vault.connection import atomic, marks, query, scalar
+from tercet.vault.datakeys import Keyring, Seal
 from tercet.vault.search.columns import WIDE, Ints
 from tercet.vault.search.graph import Graph
 from tercet.vault.search.lvq import LVQ
 from tercet.vault.search.segment import GATHER, Mask, Segment, file_name
-from tercet.vault.search.segment_file import sync_folder
+from tercet.vault.search.segment_file import IDENTITY, sync_folder
 from tercet.vault.search.vectors import dots, unpack
 
 CODER = LVQ(8, residual=4, symmetric=True)
@@ -56,8 +61,8 @@ log = logging.getLogger(__name__)
 class Wide:
     """The segments of one tenant, opened when they are first searched. Guarded by the tenant's cache lock."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, keys: Keyring) -> None:
+        self.folder, self.keys = folder, keys
         self._open: dict[int, Segment] = {}
 
     def segment(self, connection: apsw.Connection, space: int) -> Segment | None:
@@ -67,7 +72,7 @@ class Wide:
             return None
         held = self._open.get(space)
         if held is None or held.path.name != name:
-            self._open[space] = held = Segment.open(self.folder / name)
+            self._open[space] = held = Segment.open(self.folder / name, self.keys.seal())
         return held
 
     def nearest(
@@ -188,14 +193,17 @@ class Built:
     whole: bool
 
 
-def build(connection: apsw.Connection, folder: Path, space: int, dim: int, *, whole: bool = True) -> Built | None:
+def build(
+    connection: apsw.Connection, folder: Path, space: int, dim: int, *, whole: bool = True, seal: Seal | None = None
+) -> Built | None:
     """Write a space's segment from its rows, with its graph if `whole`; None if it has none.
 
-    That of many rows takes minutes. Nobody need wait: what is read is one snapshot, and `register` comes after.
+    That of many rows takes minutes. Nobody need wait: what is read is one snapshot, and `register` comes after. With a
+    `seal` the vectors are in memory meanwhile, at two bytes a dimension: nothing clear is put on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"vectors-{space}-{uuid4().hex}.building"
-    with tempfile.TemporaryFile(dir=folder) as spool:  # nameless: a crash leaves no copy of the vectors
+    with _spool(folder, seal) as spool:
         connection.execute("BEGIN")
         try:
             seq = scalar(connection, "SELECT coalesce(max(seq), 0) FROM journal")
@@ -209,22 +217,38 @@ def build(connection: apsw.Connection, folder: Path, space: int, dim: int, *, wh
         spool.flush()
         if not numbers:
             return None
-        vectors = np.memmap(spool, dtype="<f2", mode="r", shape=(len(numbers), dim))
+        vectors = _spooled(spool, (len(numbers), dim))
         graph = GRAPH if whole else None
-        Segment.write(path, np.array(numbers, dtype=np.int64), vectors, CODER, seq, graph=graph)
+        Segment.write(path, np.array(numbers, dtype=np.int64), vectors, CODER, seq, graph=graph, seal=seal)
         del vectors
     return Built(path, space, seq, len(numbers), whole)
 
 
-def register(connection: apsw.Connection, folder: Path, built: Built) -> bool:
+def _spool(folder: Path, seal: Seal | None) -> IO[bytes]:
+    """Where vectors wait to be coded: a nameless file, of which a crash leaves nothing; memory if they are sealed."""
+    return tempfile.TemporaryFile(dir=folder) if seal is None else io.BytesIO()
+
+
+def _spooled(spool: IO[bytes], shape: tuple[int, int]) -> NDArray[np.float16]:
+    """The vectors (n, dim) that were written there."""
+    if isinstance(spool, io.BytesIO):
+        held = spool.getvalue()
+        spool.close()
+        return np.frombuffer(held, "<f2").reshape(shape)
+    return np.memmap(spool, dtype="<f2", mode="r", shape=shape)
+
+
+def register(connection: apsw.Connection, folder: Path, built: Built, seal: Seal | None) -> bool:
     """Give a segment its name and unlink the one before.
 
-    False, and the file is gone, if something was erased since that it may hold, or if another was registered meanwhile.
+    False, and the file is gone, if something was erased since that it may hold, if another was registered meanwhile, or
+    if the keys were rotated.
     """
     key = f"segment:{built.space}"
     with atomic(connection):  # an erasure comes before and is seen, or after and finds the segment registered
         erased = scalar(connection, "SELECT count(*) FROM journal WHERE seq > ? AND action = 'forget'", (built.seq,))
-        if erased or not built.path.exists():
+        there = built.path.exists()
+        if erased or not there or sealed.key_of(built.path) != (None if seal is None else seal.keys[0].id):
             built.path.unlink(missing_ok=True)
             return False
         before = scalar(connection, "SELECT value FROM meta WHERE key = ?", (key,))
@@ -241,26 +265,46 @@ def register(connection: apsw.Connection, folder: Path, built: Built) -> bool:
 _KEEP = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = ?2"
 
 
-def calibrate(connection: apsw.Connection, folder: Path, space: int) -> None:
+def calibrate(connection: apsw.Connection, folder: Path, space: int, seal: Seal | None) -> None:
     """Measure, once a vault, up to how many rows a scan is quicker than the graph."""
     name = registered(connection, space)
     if name is None or scalar(connection, "SELECT value FROM meta WHERE key = 'scan_rows'") is not None:
         return
-    segment = Segment.open(folder / name)
+    segment = Segment.open(folder / name, seal)
     if segment.has_graph:
         with atomic(connection):
             connection.execute(_KEEP, ("scan_rows", str(measured(segment))))
 
 
-def renew(connection: apsw.Connection, folder: Path) -> bool:
+def renew(connection: apsw.Connection, folder: Path, seal: Seal | None) -> bool:
     """Write anew every segment, since what it was made of may have been erased; whether graphs are to be made again."""
     tidy(connection, folder)
     done = False
     for space, dim in query(connection, "SELECT n, dim FROM spaces ORDER BY n"):
         if registered(connection, space) is not None:
-            built = build(connection, folder, space, dim, whole=False)
-            done = (built is not None and register(connection, folder, built)) or done
+            built = build(connection, folder, space, dim, whole=False, seal=seal)
+            done = (built is not None and register(connection, folder, built, seal)) or done
     return done
+
+
+def reseal(connection: apsw.Connection, folder: Path, seal: Seal) -> int:
+    """Bring every registered segment under the newest key, one a transaction; returns how many were moved.
+
+    A clear one is overwritten and left to the `index` job: whoever has it open may have parts of it mapped.
+    """
+    moved = 0
+    for (space,) in query(connection, "SELECT n FROM spaces ORDER BY n"):
+        with atomic(connection):  # nothing writes it anew meanwhile
+            name = registered(connection, space)
+            path = folder / str(name)
+            if name is None or not path.exists() or sealed.key_of(path) == seal.keys[0].id:
+                continue
+            if sealed.is_sealed(path):
+                sealed.write(path, seal.keys[0], sealed.chunks(path, seal, IDENTITY), IDENTITY)
+            else:
+                destroy(path)
+            moved += 1
+    return moved
 
 
 def tidy(connection: apsw.Connection, folder: Path) -> None:
