@@ -20,7 +20,7 @@ FLOORS: Mapping[str, int] = {
     "text": 3, "activation": 3, "parametric": 3,
     "govern": 4, "schedule": 4, "converse": 4,
     "keeping": 5, "steering": 5, "scoped": 5, "admin": 5, "timeline": 5, "auditing": 5, "chores": 5, "kernel": 5,
-    "aio": 5,
+    "weights": 5, "relearning": 5, "aio": 5,
     "exchange": 6, "evaluate": 6, "testing": 6, "demo": 6,
     "serve": 7, "cli": 7, "__main__": 7,
     "models": 2, "tiers": 3,

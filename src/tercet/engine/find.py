@@ -84,6 +84,11 @@ class Engines:
         """What may be asked for."""
         return sorted(self._wanted)
 
+    def check(self, name: str) -> None:
+        """Return if an engine has that name; none is loaded. Raises InvalidRequest."""
+        if name not in self._wanted:
+            raise InvalidRequest(f"No engine {name!r}; known are {', '.join(self.names()) or 'none'} (see {CONFIG}).")
+
     def loaded(self) -> dict[str, Engine]:
         """Those that are loaded already."""
         with self._lock:
@@ -99,8 +104,7 @@ class Engines:
                     else f"No engine is named: give `engines` to `open`, or write [engines.NAME] into {CONFIG}."
                 )
             [name] = self._wanted
-        if name not in self._wanted:
-            raise InvalidRequest(f"No engine {name!r}; known are {', '.join(self.names()) or 'none'} (see {CONFIG}).")
+        self.check(name)
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = find_engine(self._wanted[name])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tercet.cube import BlobRef, Kind, Link, MemCube, Parameters, Source, Trust, derive
 from tercet.engine.base import require
@@ -20,8 +20,9 @@ from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.distil import Systems, distil
 from tercet.parametric.facts import Contradiction, Fact, read, settle
 from tercet.parametric.gate import Bounds, Report, judge
-from tercet.parametric.memory import CONFIG, DATA, MANIFEST, METHOD, REPORT, SIGNATURE
+from tercet.parametric.memory import CONFIG, DATA, METHOD, REPORT
 from tercet.parametric.runs import SOURCES, destroy, training_folder
+from tercet.parametric.signature import MANIFEST, SIGNATURE, Signer
 from tercet.parametric.train import Progress, Recipe
 from tercet.vault import blobs
 from tercet.vault.codec import dump
@@ -35,18 +36,12 @@ if TYPE_CHECKING:
 FORMAT = "adapter/1"
 
 
-class Signer(Protocol):
-    """A key that signs manifests."""
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of these bytes."""
-
-
 @dataclass(frozen=True)
 class Teaching:
     """How adapters are made: recipe, bounds of the gate, prompts, and who signs.
 
-    `replaces` is the id of an adapter whose next version this becomes.
+    Without a `signer` the vault's own key signs, if it has one. `replaces` is the id of an adapter whose next version
+    this becomes.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
