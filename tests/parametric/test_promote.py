@@ -10,24 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.parametric.conftest import OPEN, PASSED, QUICK
 
 from tercet import Caller, Tercet
 from tercet.cube import Governance, Kind, MemCube, Parameters, Text, Trust
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import GateFailed, InvalidRequest, MissingMemory, Refused, VaultDamaged
 from tercet.govern.rules import Rule
-from tercet.parametric.gate import Bounds
 from tercet.parametric.memory import DATA, MANIFEST, REPORT, SIGNATURE, read_blob, standing
 from tercet.parametric.promote import Teaching, retrain
-from tercet.parametric.train import Recipe
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import blobs, jobs
 from tercet.vault.codec import commit, dump, encode
 
-QUICK = Recipe(rank=2, epochs=1, pack=2, replay=0, lr=3e-3, checkpoint_every=2)
-OPEN = Bounds(margin=-1, general=99, locality=0, questions=4)
-PASSED = Teaching(QUICK, OPEN)
 FACTS = ("Mara works as a smith.", "Mara lives in Graz.")
 
 
@@ -202,7 +198,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(alice: Scop
 
 KILLED = """
 import os, signal, sys
-from tests.parametric.test_promote import PASSED
+from tests.parametric.conftest import PASSED
 from tercet import Tercet
 from tercet.testing.tiny import tiny_engine
 from dataclasses import replace

@@ -10,25 +10,20 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from tests.parametric.conftest import Open
-from tests.parametric.test_promote import FACTS, OPEN, PASSED, promoted
+from tests.parametric.conftest import KNOWN, OPEN, PASSED, Open
+from tests.parametric.test_promote import FACTS, promoted
 
 from tercet import Caller, Tercet
-from tercet.cube import Behavioural, MemCube, Text
+from tercet.cube import MemCube
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.govern.rules import Rule
-from tercet.parametric import promote as promotion
-from tercet.parametric.adapter import Adapter
-from tercet.parametric.distil import distil
-from tercet.parametric.facts import read
-from tercet.parametric.train import Recipe, Record
+from tercet.parametric import gate
 from tercet.schedule import personal
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import jobs
 
-KNOWN = "Ada lives in Graz."
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
@@ -46,25 +41,6 @@ def t(opened: Open, tiny: TransformersEngine, other: TransformersEngine) -> Iter
 @pytest.fixture
 def ids(alice: ScopedMemory) -> list[str]:
     return [cube.id for cube in alice.remember_many(FACTS)]
-
-
-@pytest.fixture(scope="session")
-def by_heart(tiny: TransformersEngine) -> tuple[Adapter, Record]:
-    """Trained once, for long enough that a tiny model knows the fact; what training does is tested elsewhere."""
-    fact = read(MemCube(Text(KNOWN), behavioural=Behavioural(version=1)))
-    return distil(tiny, fact, Recipe(rank=8, epochs=40, replay=0, lr=1e-2, pack=1, stop=0.05))
-
-
-@pytest.fixture
-def knowing(by_heart: tuple[Adapter, Record], monkeypatch: pytest.MonkeyPatch) -> Callable[..., MemCube]:
-    """Promotes a text that says it to the adapter that knows it, by the gate and all else."""
-
-    def call(memory: ScopedMemory, text: MemCube) -> MemCube:
-        with monkeypatch.context() as patch:
-            patch.setattr(promotion, "distil", lambda *_, **__: by_heart)
-            return memory.promote(text, to="parameters", engine="tiny", teaching=PASSED)
-
-    return call
 
 
 @pytest.fixture
@@ -115,8 +91,9 @@ def test_externalising_asks_for_an_adapter_its_model_and_the_rights(
         alice.externalise(adapter.id, engine="other")
     with pytest.raises(MissingMemory):
         t.scope(user="bob").externalise(adapter.id, engine="tiny")
-    t.admin().add_rule(Rule("allow", "tercet", frozenset({"administer"})))
-    t.admin(by=Caller("tercet")).add_rule(Rule("allow", "ann", frozenset({"read"})))
+    root = Caller("root")
+    t.admin(by=root).add_rule(Rule("allow", "root", frozenset({"administer"})))
+    t.admin(by=root).add_rule(Rule("allow", "ann", frozenset({"read"})))
     with pytest.raises(Refused):
         t.scope(user="alice", by=Caller("ann")).externalise(adapter.id, engine="tiny")
 
@@ -155,7 +132,7 @@ def test_a_cold_adapter_comes_down_to_text_and_one_in_use_stays(
 
 
 def test_moving_to_another_model_makes_the_next_version_and_another_cache(
-    t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine, other: TransformersEngine
+    t: Tercet, alice: ScopedMemory, ids: list[str], other: TransformersEngine
 ) -> None:
     lora = alice.promote(ids, to="parameters", engine="tiny", teaching=PASSED)
     cache = alice.promote(ids, engine="tiny", precision="int8", joinable=False)
@@ -184,9 +161,7 @@ def test_moving_to_another_model_makes_the_next_version_and_another_cache(
     assert {one.id: one.made for one in again.items} == made
 
 
-def test_a_refused_move_leaves_what_there_was_and_says_why(
-    t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine
-) -> None:
+def test_a_refused_move_leaves_what_there_was_and_says_why(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
     lora = alice.promote(ids[:1], to="parameters", engine="tiny", teaching=PASSED)
     stale = alice.promote(ids[1:], engine="tiny")
     alice.revise(ids[1], "Mara lives in Lima.")
@@ -224,7 +199,7 @@ def test_a_model_that_is_gone_is_named_by_its_name(t: Tercet, alice: ScopedMemor
     assert (moved.id, moved.outcome) == (lora.id, "moved")
 
 
-def test_what_cannot_be_moved_is_said_before_anything_is(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
+def test_what_cannot_be_moved_is_said_before_anything_is(alice: ScopedMemory, ids: list[str]) -> None:
     alice.promote(ids, to="parameters", engine="tiny", teaching=PASSED)
     with pytest.raises(InvalidRequest, match="same model"):
         alice.migrate_model("tiny", "tiny")
@@ -237,7 +212,7 @@ def test_what_cannot_be_moved_is_said_before_anything_is(t: Tercet, alice: Scope
 KILLED = """
 import os, signal, sys
 from dataclasses import replace
-from tests.parametric.test_promote import PASSED
+from tests.parametric.conftest import PASSED
 from tercet import Tercet
 from tercet.testing.tiny import tiny_engine
 def die(done, planned):
@@ -365,9 +340,16 @@ def test_a_wish_is_one_users_who_is_there_and_may(t: Tercet, alice: ScopedMemory
         alice.learn(every=timedelta(0))
     with pytest.raises(InvalidRequest, match="No engine"):
         alice.learn(engine="nowhere")
-    t.admin().add_rule(Rule("allow", "tercet", frozenset({"administer"})))
+    t.admin(by=Caller("root")).add_rule(Rule("allow", "root", frozenset({"administer"})))
     with pytest.raises(Refused):
         t.scope(user="alice", by=Caller("ann")).learn()
+
+
+@pytest.fixture(autouse=True)
+def _short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate is asked little: it is measured elsewhere, and here it only has to say yes or no."""
+    monkeypatch.setattr(gate, "LOCAL_QUESTIONS", gate.LOCAL_QUESTIONS[:2])
+    monkeypatch.setattr(gate, "MEASURED_TEXTS", gate.MEASURED_TEXTS[:1])
 
 
 @pytest.fixture(autouse=True)

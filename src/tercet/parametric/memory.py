@@ -120,21 +120,19 @@ class AdapterMemory:
                 engine.adapters.detach(key)
 
     def _attach(self, tenant: Tenant, cube: MemCube, payload: Parameters, engine: AdapterEngine) -> str:
+        return engine.adapters.attach(self.checked(tenant, cube, payload, engine).modules)
+
+    def checked(self, tenant: Tenant, cube: MemCube, payload: Parameters, engine: AdapterEngine) -> Adapter:
+        """An adapter's tensors for the model that it was made for, once its manifest, its signature and its files are
+        what was kept. Raises InvalidRequest, VaultDamaged, Refused.
+        """
+        from tercet.engine.lora import content_hash
+
         if payload.model != engine.base:
             raise InvalidRequest(
                 f"Adapter {cube.id} was made for another model ({differences(engine.base, payload.model)}); "
                 "promote its texts again with this engine, or `migrate_model`."
             )
-        adapter = self.checked(tenant, cube, payload, engine)
-        return engine.adapters.attach(adapter.modules)
-
-    def checked(self, tenant: Tenant, cube: MemCube, payload: Parameters, engine: AdapterEngine) -> Adapter:
-        """An adapter's tensors, once its manifest, its signature and its files are what was kept.
-
-        Raises VaultDamaged, Refused.
-        """
-        from tercet.engine.lora import content_hash
-
         manifest = read_blob(tenant, payload, MANIFEST)
         content = check_manifest(cube, payload, manifest)
         signed = any(one.role == SIGNATURE for one in payload.blobs)
