@@ -119,6 +119,7 @@ def promote(
     model = view.tercet.engines.get(engine)
     if to == "parameters":
         require(model, "adapters", "An adapter")
+        require(model, "logits", "Training an adapter")
         return teach(view, sources, model, teaching)
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])

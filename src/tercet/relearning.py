@@ -44,6 +44,7 @@ def externalised(view: ScopedMemory, id: str, engine: str | None, agree: float) 
         keeping.find(view, reader, id, "promote")
     model = view.tercet.engines.get(engine)
     require(model, "adapters", "An adapter")
+    require(model, "logits", "Asking an adapter for all it knows")
     able = cast("AdapterEngine", model)
     from tercet.parametric.externalise import externalise, supporting
 
@@ -55,9 +56,9 @@ def externalised(view: ScopedMemory, id: str, engine: str | None, agree: float) 
 
 
 def the_able(tercet: Tercet, name: str | None = None) -> AdapterEngine | None:
-    """The engine of a name, or else the only one that takes adapters; None if there is none, or several."""
+    """The engine of a name, or else the only one that trains adapters; None if there is none, or several."""
     names = [name] if name is not None else tercet.engines.names()
-    able = [one for one in names if "adapters" in tercet.engines.get(one).abilities]
+    able = [one for one in names if tercet.engines.get(one).abilities >= {"adapters", "logits"}]
     return cast("AdapterEngine", tercet.engines.get(able[0])) if len(able) == 1 else None
 
 

@@ -6,13 +6,14 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="pip install 'tercet[models]'")
+
+from tests.tiny_vault import alice, opened, short_gate, t, tiny
 
 from tercet import Caller, Tercet
 from tercet.cube import MemCube
@@ -23,12 +24,10 @@ from tercet.exchange.archive import export_scope, read_archive
 from tercet.exchange.restore import import_archive
 from tercet.govern.rules import Rule
 from tercet.parametric import adapter as peft
-from tercet.parametric import gate
 from tercet.parametric.gate import Bounds
 from tercet.parametric.promote import Teaching
 from tercet.parametric.train import Recipe
 from tercet.scoped import ScopedMemory
-from tercet.testing.tiny import tiny_engine
 from tercet.vault.codec import dump
 
 PASSED = Teaching(
@@ -36,22 +35,8 @@ PASSED = Teaching(
 )
 
 
-@pytest.fixture(scope="module")
-def tiny() -> TransformersEngine:
-    return tiny_engine()
-
-
-@pytest.fixture
-def t(tmp_path: Path, tiny: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tercet]:
-    monkeypatch.setattr(gate, "LOCAL_QUESTIONS", gate.LOCAL_QUESTIONS[:2])
-    monkeypatch.setattr(gate, "MEASURED_TEXTS", gate.MEASURED_TEXTS[:1])
-    with Tercet.open(tmp_path / "vault", embedder=None, engines={"tiny": tiny}) as t:
-        yield t
-
-
-@pytest.fixture
-def alice(t: Tercet) -> ScopedMemory:
-    return t.scope(user="alice")
+__all__ = ["alice", "opened", "short_gate", "t", "tiny"]
+pytestmark = pytest.mark.usefixtures("short_gate")
 
 
 def taught(memory: ScopedMemory, *texts: str) -> MemCube:
@@ -117,7 +102,7 @@ def archived(memory: ScopedMemory) -> bytes:
 
 
 def test_an_archive_leaves_tensors_out_says_how_many_and_what_it_holds_comes_in(
-    t: Tercet, alice: ScopedMemory, tmp_path: Path, tiny: TransformersEngine
+    alice: ScopedMemory, tmp_path: Path, tiny: TransformersEngine
 ) -> None:
     text = alice.remember("Mara works as a smith.")
     alice.promote(text, to="parameters", teaching=PASSED)

@@ -18,12 +18,12 @@ from tercet.cube import MemCube
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest, MissingMemory, Refused
 from tercet.govern.rules import Rule
-from tercet.parametric import gate
 from tercet.schedule import personal
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import jobs
 
+pytestmark = pytest.mark.usefixtures("short_gate")
 AT = datetime(2026, 5, 1, tzinfo=UTC)
 
 
@@ -122,6 +122,7 @@ def test_a_cold_adapter_comes_down_to_text_and_one_in_use_stays(
         alice.chat("Where?", adapters=[warm.id], limit=0, max_tokens=1)
         clock.now += timedelta(days=20)
         assert set(t.tend()["default"]) == {"promoted", "demoted"}  # nobody asked for it
+        clock.now += timedelta(hours=2)  # the worker looks once an hour
         t.cool_after = timedelta(days=30)
         t.work(until_idle=True)
         left = {cube.id for cube in alice.list(where={"kind": "parameters"})}
@@ -343,13 +344,6 @@ def test_a_wish_is_one_users_who_is_there_and_may(t: Tercet, alice: ScopedMemory
     t.admin(by=Caller("root")).add_rule(Rule("allow", "root", frozenset({"administer"})))
     with pytest.raises(Refused):
         t.scope(user="alice", by=Caller("ann")).learn()
-
-
-@pytest.fixture(autouse=True)
-def _short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate is asked little: it is measured elsewhere, and here it only has to say yes or no."""
-    monkeypatch.setattr(gate, "LOCAL_QUESTIONS", gate.LOCAL_QUESTIONS[:2])
-    monkeypatch.setattr(gate, "MEASURED_TEXTS", gate.MEASURED_TEXTS[:1])
 
 
 @pytest.fixture(autouse=True)

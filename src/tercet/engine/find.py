@@ -1,7 +1,7 @@
 """Engines by name: given to `open`, or told of in the vault's `tercet.toml`. A model is loaded when it is first used.
 
 [engines.small]
-kind = "transformers"            # or "llama.cpp", "openai"
+kind = "transformers"            # or "llama.cpp", "openai", "vllm"
 model = "smollm2-135m"           # what the kind's `load` takes
 dtype = "bfloat16"
 """
@@ -22,6 +22,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "transformers": ("tercet.engine.transformers", "TransformersEngine"),
     "llama.cpp": ("tercet.engine.llama_cpp", "LlamaCpp"),
     "openai": ("tercet.engine.openai", "OpenAICompatible"),
+    "vllm": ("tercet.engine.vllm", "VLLM"),
 }
 """Kind -> (module, class); the class has `load`."""
 CONFIG = "tercet.toml"

@@ -71,6 +71,7 @@ def promote(
         If a source was revised meanwhile.
     """
     require(engine, "adapters", "An adapter")
+    require(engine, "logits", "Training an adapter")
     check_sources(sources)
     facts, clashes, taught = lesson(sources)
     links = [[cube.id, cube.version] for cube in taught]
