@@ -5,25 +5,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.parametric.conftest import OPEN, PASSED, QUICK
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from tests.parametric.conftest import OPEN, PASSED, QUICK, Open
 
 from tercet import Caller, Tercet
-from tercet.cube import Governance, Kind, MemCube, Parameters, Text, Trust
+from tercet.cube import BlobRef, Governance, Kind, MemCube, Parameters, Text, Trust
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import GateFailed, InvalidRequest, MissingMemory, Refused, VaultDamaged
 from tercet.govern.rules import Rule
-from tercet.parametric.memory import DATA, MANIFEST, REPORT, SIGNATURE, read_blob, standing
+from tercet.parametric import memory
+from tercet.parametric.memory import DATA, REPORT, read_blob, standing
 from tercet.parametric.promote import Teaching, retrain
+from tercet.parametric.signature import MANIFEST, SIGNATURE, check_signature
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import blobs, jobs
 from tercet.vault.codec import commit, dump, encode
 
+pytestmark = pytest.mark.usefixtures("short_gate")
 FACTS = ("Mara works as a smith.", "Mara lives in Graz.")
 
 
@@ -173,17 +177,88 @@ def test_damaged_bytes_are_never_attached(t: Tercet, alice: ScopedMemory, ids: l
         alice.chat("?", adapters=[made.id])
 
 
-def test_a_signer_signs_the_manifest(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
-    class Reversed:
-        def sign(self, data: bytes) -> bytes:
-            return data[::-1]
-
-    made = payload(promoted(alice, ids, replace(PASSED, signer=Reversed())))
+def test_adapters_are_signed_by_the_vaults_key_and_the_signature_is_checked(
+    t: Tercet, alice: ScopedMemory, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = payload(promoted(alice, ids))
     tenant = t.vault.tenant("default")
     manifest = read_blob(tenant, made, MANIFEST)
-    assert read_blob(tenant, made, SIGNATURE) == manifest[::-1]
     told = json.loads(manifest)
     assert told["files"][DATA] == next(one.sha256 for one in made.blobs if one.role == DATA)
+    assert t.signer is not None
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(t.signer.public))
+    key.verify(read_blob(tenant, made, SIGNATURE), manifest)
+    checked = list[bytes]()
+    monkeypatch.setattr(
+        memory, "check_signature", lambda *given: (checked.append(given[1]), check_signature(*given))[1]
+    )
+    alice.chat("?", max_tokens=1, adapters=[alice.list(where={"kind": "parameters"})[0].id])
+    assert checked == [manifest]
+
+
+class Stranger:
+    """Signs as somebody else does."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self.public = self._key.public_key().public_bytes_raw().hex()
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)
+
+
+def test_another_keys_adapter_is_refused_unless_it_is_trusted(opened: Open, tiny: TransformersEngine) -> None:
+    stranger = Stranger()
+    with opened() as t:
+        alice = t.scope(user="alice")
+        made = promoted(alice, [alice.remember(FACTS[0]).id], replace(PASSED, signer=stranger))
+        with pytest.raises(Refused, match="none of the keys that are trusted"):
+            alice.chat("?", max_tokens=1, adapters=[made.id])
+        assert tiny.adapters.attached == ()
+    with opened(trusted=[stranger.public]) as t:
+        assert t.scope(user="alice").chat("?", max_tokens=1, adapters=[made.id]).adapters == (made.id,)
+    with opened(signing_key=None) as t:  # no key here to check with: the hashes alone
+        assert t.scope(user="alice").chat("?", max_tokens=1, adapters=[made.id]).adapters == (made.id,)
+    with pytest.raises(InvalidRequest, match="no public key"):
+        opened(trusted=["abc"])
+
+
+def test_an_adapter_that_nobody_signed_is_refused_where_adapters_are_signed(opened: Open) -> None:
+    with opened(signing_key=None) as t:
+        alice = t.scope(user="alice")
+        made = promoted(alice, [alice.remember(FACTS[0]).id])
+        assert SIGNATURE not in {one.role for one in payload(made).blobs}
+        assert alice.chat("?", max_tokens=1, adapters=[made.id]).adapters
+    with opened() as t, pytest.raises(Refused, match="not signed"):
+        t.scope(user="alice").chat("?", max_tokens=1, adapters=[made.id])
+
+
+@pytest.mark.parametrize("what", ["a signature", "a manifest", "another's weights"])
+def test_what_was_changed_in_the_row_and_in_the_files_is_refused(
+    t: Tercet, alice: ScopedMemory, ids: list[str], what: str
+) -> None:
+    """As somebody would who can write the vault: the row names the changed files by their right hashes."""
+    made, other = promoted(alice, ids[:1]), promoted(alice, ids[1:])
+    tenant, held = t.vault.tenant("default"), {one.role: one for one in payload(made).blobs}
+    if what == "a signature":
+        raw = bytes(64)
+        held[SIGNATURE] = _blob(tenant.path, raw, SIGNATURE)
+    elif what == "a manifest":
+        raw = read_blob(tenant, payload(made), MANIFEST)
+        held[MANIFEST] = _blob(tenant.path, raw.replace(b'"rank":2', b'"rank":9'), MANIFEST)
+    else:
+        held[DATA] = next(one for one in payload(other).blobs if one.role == DATA)
+    _rewrite(alice, made.id, lambda cube: replace(cube, payload=replace(payload(cube), blobs=tuple(held.values()))))
+    with pytest.raises((Refused, VaultDamaged), match="signature" if what != "another's weights" else "other files"):
+        alice.chat("?", max_tokens=1, adapters=[made.id])
+
+
+def _blob(path: Path, raw: bytes, role: str) -> BlobRef:
+    with blobs.drafting(blobs.folder_of(path)) as draft:
+        draft.write(raw)
+        ref = draft.seal(role)
+        draft.place()
+    return ref
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_gives_others(alice: ScopedMemory, ids: list[str]) -> None:
@@ -286,9 +361,13 @@ def test_budgets_are_kept_or_refused(t: Tercet, alice: ScopedMemory, ids: list[s
 
 def _quarantine(alice: ScopedMemory, id: str) -> None:
     """As a governor's hand would: the same version, trusted less."""
+    _rewrite(alice, id, lambda cube: replace(cube, governance=replace(cube.governance, trust=Trust.QUARANTINED)))
+
+
+def _rewrite(alice: ScopedMemory, id: str, change: Callable[[MemCube], MemCube]) -> None:
     with alice._tenant.writing(by="test") as writer:
         n, cube = writer.reader.head(id, alice.scope)
-        header = dump(encode(replace(cube, governance=replace(cube.governance, trust=Trust.QUARANTINED))))
+        header = dump(encode(change(cube)))
         [(salt,)] = writer.connection.execute("SELECT salt FROM versions WHERE cube = ?", (n,))
         writer.connection.execute(
             "UPDATE versions SET header = ?, commitment = ? WHERE cube = ?", (header, commit(salt, cube, header), n)
