@@ -45,8 +45,8 @@ def alice(t: Tercet) -> ScopedMemory:
 @pytest.fixture
 def short_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate asks little: for tests in which it only has to say yes or no."""
-    from tercet.parametric import gate
+    from tercet.parametric import gate, general
 
-    monkeypatch.setattr(gate, "LOCAL_QUESTIONS", gate.LOCAL_QUESTIONS[:2])
-    monkeypatch.setattr(gate, "MEASURED_TEXTS", gate.MEASURED_TEXTS[:1])
+    monkeypatch.setattr(gate, "LOCAL_QUESTIONS", general.LOCAL_QUESTIONS[:2])
+    monkeypatch.setattr(gate, "MEASURED_TEXTS", general.MEASURED_TEXTS[:1])
     monkeypatch.setattr(gate, "MAX_TOKENS", 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,9 +189,12 @@ def test_adapters_are_signed_by_the_vaults_key_and_the_signature_is_checked(
     key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(t.signer.public))
     key.verify(read_blob(tenant, made, SIGNATURE), manifest)
     checked = list[bytes]()
-    monkeypatch.setattr(
-        memory, "check_signature", lambda *given: (checked.append(given[1]), check_signature(*given))[1]
-    )
+
+    def noted(id: str, manifest: bytes, signature: bytes | None, trusted: Collection[str]) -> None:
+        checked.append(manifest)
+        check_signature(id, manifest, signature, trusted)
+
+    monkeypatch.setattr(memory, "check_signature", noted)
     alice.chat("?", max_tokens=1, adapters=[alice.list(where={"kind": "parameters"})[0].id])
     assert checked == [manifest]
 

@@ -34,7 +34,12 @@ def test_what_is_recited_as_it_was_written_is_read_before_answering(
     prompts = list[str]()
     engine = t.engines.get()
     encode = engine.encode  # type: ignore[attr-defined]
-    monkeypatch.setattr(engine, "encode", lambda words: prompts.append(words) or encode(words))
+
+    def noted(words: str) -> object:
+        prompts.append(words)
+        return encode(words)
+
+    monkeypatch.setattr(engine, "encode", noted)
     plain = alice.chat(ASKED, adapters=[adapter.id], limit=0, max_tokens=4)
     assert (plain.recited, plain.memories) == ((), ())
     prompts.clear()

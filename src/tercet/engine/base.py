@@ -117,10 +117,6 @@ class AdapterEngine(CacheEngine, Protocol):
         """The identity of the model without adapters."""
 
     @property
-    def config(self) -> Any:  # noqa: ANN401  # a PretrainedConfig
-        """The decoder's configuration, as transformers has it."""
-
-    @property
     def adapters(self) -> Adapters:
         """What is attached to the model."""
 

@@ -59,7 +59,7 @@ def export_adapter(memory: ScopedMemory, name: str, path: Path, *, engine: str |
     part = path.with_name(f"{path.name}.part")
     try:
         if path.suffix == ".gguf":
-            gguf.save(held, part, config=able.config, name=f"tercet {id}")
+            gguf.save(held, part, config=able.config, name=f"tercet {id}")  # type: ignore[attr-defined]
             weights = part
         else:
             peft.save(held, part, base=payload.model.name)

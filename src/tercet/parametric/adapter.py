@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from tercet.engine import peft
-from tercet.engine.peft import CONFIG, PREFIX, WEIGHTS
 from tercet.errors import InvalidRequest, Refused, VaultDamaged
 
+CONFIG, WEIGHTS, PREFIX = peft.CONFIG, peft.WEIGHTS, peft.PREFIX
 MAX_CONFIG, MAX_HEADER, MAX_BYTES = 1 << 20, 1 << 20, 2 << 30
 MAX_RANK, MAX_SCALE = 256, 64.0
 _KEY = re.compile(rf"{re.escape(PREFIX)}(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
