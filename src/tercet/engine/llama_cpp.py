@@ -60,6 +60,9 @@ class LlamaCpp:
             If `xllamacpp` is not installed.
         """
         source = files.gguf_of(model)
+        lora = None if adapter is None else Path(adapter).expanduser()
+        if lora is not None and not lora.is_file():
+            raise InvalidRequest(f"There is no adapter {lora}; `tercet export FILE.gguf --adapter ID` writes one.")
         try:
             import xllamacpp
         except ImportError as error:
@@ -71,10 +74,7 @@ class LlamaCpp:
         told.slot_save_path, told.endpoint_slots = f"{folder.name}/", True
         told.port, told.warmup, told.offline, told.verbosity = 0, False, True, -1
         told.sampling.temp = 0.0
-        lora = None if adapter is None else Path(adapter).expanduser()
         if lora is not None:
-            if not lora.is_file():
-                raise InvalidRequest(f"There is no adapter {lora}; `tercet export FILE.gguf --adapter ID` writes one.")
             info = xllamacpp.CommonAdapterLoraInfo()
             info.path, info.scale = str(lora), 1.0
             told.lora_adapters = [info]

@@ -119,8 +119,8 @@ def _distilled(engine: AdapterEngine, facts: Sequence[Fact], how: Teaching, fold
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         raise EngineFailed(
-            "Training ran out of memory: set `memory_mb` in the recipe, or take a lower rank or `pack`; or free some, and "
-            f"the same call goes on from its last checkpoint. ({str(error) or 'MemoryError'})"
+            "Training ran out of memory: set `memory_mb` in the recipe, or take a lower rank or `pack`; or free some, "
+            f"and the same call goes on from its last checkpoint. ({str(error) or 'MemoryError'})"
         ) from error
 
 
