@@ -24,7 +24,7 @@ from tercet.vault.codec import to_micros
 from tercet.vault.connection import query
 
 if TYPE_CHECKING:
-    from tercet.engine.base import AdapterEngine, Engine
+    from tercet.engine.base import AdapterEngine
     from tercet.kernel import Tercet
     from tercet.parametric.promote import Teaching
     from tercet.scoped import ScopedMemory
@@ -71,12 +71,12 @@ def cooled(tercet: Tercet, tenant: Tenant, after: timedelta) -> dict[str, list[s
     dropped, kept = list[str](), list[str]()
     view = tercet.scope(tenant=tenant.name, by=HOUSE)
     for cube in _idle(tercet, tenant, after):
-        model = the_able(tercet)
-        if model is None or not isinstance(cube.payload, Parameters) or cube.payload.model != model.base:
+        name = _engine_of(tercet, cube)
+        if name is None:
             log.info("adapter %s is cold, and its model is not here; it stays", cube.id)
             continue
         try:
-            kept += [text.id for text in view.externalise(cube.id, engine=_name_of(tercet, model))]
+            kept += [text.id for text in view.externalise(cube.id, engine=name)]
             view.demote(cube.id)
         except (Refused, VaultDamaged) as error:
             log.warning("adapter %s is cold and stays: %s", cube.id, error)
@@ -104,8 +104,14 @@ def _idle(tercet: Tercet, tenant: Tenant, after: timedelta) -> list[MemCube]:
         ]
 
 
-def _name_of(tercet: Tercet, model: Engine) -> str:
-    return next(name for name, engine in tercet.engines.loaded().items() if engine is model)
+def _engine_of(tercet: Tercet, cube: MemCube) -> str | None:
+    """The name of an engine that can be asked with an adapter; None if its model is not here."""
+    for name in tercet.engines.names():
+        engine = tercet.engines.get(name)
+        able = engine.abilities >= {"adapters", "logits"}
+        if able and isinstance(cube.payload, Parameters) and cast("AdapterEngine", engine).base == cube.payload.model:
+            return name
+    return None
 
 
 def to_migrate(view: ScopedMemory, old: str, new: str, *, externalise: bool) -> list[tuple[str, str]]:
