@@ -13,6 +13,9 @@ from hypothesis import settings
 
 pytest.register_assert_rewrite("tercet.testing")
 
+# Tiny tensors are quicker on one thread, and much quicker where others run beside. It counts before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples in every run: a failure in CI is a failure here.
 settings.register_profile("tercet", derandomize=True, database=None, deadline=None, max_examples=40)
 settings.load_profile("tercet")

@@ -152,6 +152,11 @@ class AsyncScopedMemory:
     promote = _awaitable(ScopedMemory.promote)
     demote = _awaitable(ScopedMemory.demote)
     chat = _awaitable(ScopedMemory.chat)
+    externalise = _awaitable(ScopedMemory.externalise)
+    migrate_model = _awaitable(ScopedMemory.migrate_model)
+    migrated = _awaitable(ScopedMemory.migrated)
+    learn = _awaitable(ScopedMemory.learn)
+    learnt = _awaitable(ScopedMemory.learnt)
 
 
 class AsyncAdmin:

@@ -9,14 +9,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
-from tercet import converse
+from tercet import converse, relearning
 from tercet.activation import tend
 from tercet.cube import MemCube, Payload, derive
 from tercet.engine.base import require
 from tercet.errors import Unsupported, VaultBusy
 from tercet.govern.gate import HOUSE
 from tercet.parametric.memory import METHOD as DISTIL
-from tercet.schedule import promotion
+from tercet.schedule import migration, personal, promotion
 from tercet.text.embed.fill import fill
 from tercet.vault import reseal
 from tercet.vault.sqlite import Tenant
@@ -70,11 +70,11 @@ def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[s
 
 def _taught_again(tercet: Tercet, tenant: Tenant, sources: Sequence[str]) -> datetime | None:
     """Train an adapter again without the source that it lost; waits for the one engine that can."""
-    able = [name for name in tercet.engines.names() if "adapters" in tercet.engines.get(name).abilities]
-    if len(able) != 1:
+    model = relearning.the_able(tercet)
+    if model is None:
         return tercet.clock() + UNKNOWN
     view = tercet.scope(tenant=tenant.name, by=HOUSE)
-    converse.teach_again(view, sources, tercet.engines.get(able[0]))
+    converse.teach_again(view, sources, model)
     return None
 
 
@@ -109,6 +109,8 @@ def _pace(tercet: Tercet, engine: CacheEngine, precision: str) -> promotion.Pace
 
 
 def _tend(tercet: Tercet, tenant: Tenant) -> datetime | None:
+    if tercet.cool_after is not None:
+        relearning.cooled(tercet, tenant, tercet.cool_after)
     try:
         tended(tercet, tenant, None, "bf16")
     except Unsupported as error:  # an engine that keeps no caches, or is not installed here: nothing to do, ever
@@ -139,6 +141,8 @@ JOBS: Mapping[str, Callable[..., datetime | None]] = MappingProxyType(
         "sweep": _sweep,
         "rebuild": _rebuild,
         "tend": _tend,
+        migration.JOB: relearning.migrate,
+        personal.JOB: relearning.learn,
     }
 )
 """What each job does, given what its body holds; it returns when to try again if it cannot be done yet."""

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from tercet.activation import memory as kv
 from tercet.activation.compose import Piece, blend, stands_far
 from tercet.activation.memory import KVMemory, Used
-from tercet.cube import MemCube
+from tercet.cube import Link, MemCube
 from tercet.engine.base import Turn, require
 from tercet.errors import InvalidRequest, MissingMemory, Refused, Unsupported, VaultDamaged
+from tercet.parametric import memory as adapters_memory
 from tercet.text.recall.context import lines_of
 from tercet.text.recall.frame import CLOSING, OPENING
 from tercet.text.recall.hits import Hits
+from tercet.text.recall.recite import Key, Recite, Recited, written
 from tercet.vault.allowed import NOTHING
 from tercet.vault.branches import HERE, Moment
 
@@ -37,6 +39,7 @@ MARK = "\u27e6memories\u27e7"
 LEAST = 32
 """Tokens that a stored cache must share with a prompt to be worth opening."""
 ROLES = frozenset({"system", "user", "assistant"})
+NOTHING_RECITED = Recited()
 
 
 class Memory(Protocol):
@@ -61,7 +64,8 @@ class Reply:
     `memories` are the ids in the prompt, `kv` those of them that were KV caches. `tokens` were in the prompt, of which
     `reused` came from caches. `first` is the time to the first token in seconds; `saved` is what reading the reused
     tokens took when the caches were built, less what fetching and joining them took now (it can be negative). `answer`
-    names it in the trace.
+    names it in the trace. `recited` are the memories that the adapters gave back word for word; `unverified` counts the
+    passages that came back as something else and were not used.
     """
 
     text: str
@@ -74,6 +78,8 @@ class Reply:
     left_out: tuple[str, ...] = field(default=())
     answer: str = ""
     adapters: tuple[str, ...] = field(default=())
+    recited: tuple[str, ...] = field(default=())
+    unverified: int = 0
 
 
 def frame(engine: CacheEngine, messages: Sequence[Turn]) -> tuple[str, str]:
@@ -114,6 +120,7 @@ def promote(
     model = view.tercet.engines.get(engine)
     if to == "parameters":
         require(model, "adapters", "An adapter")
+        require(model, "logits", "Training an adapter")
         return teach(view, sources, model, teaching)
     require(model, "cache", "A KV memory")
     opening, _ = frame(model, [{"role": "user", "content": "?"}])
@@ -124,19 +131,25 @@ def promote(
 
 def teach(view: Memory, sources: Sequence[MemCube], engine: AdapterEngine, teaching: Any) -> MemCube:  # noqa: ANN401
     """Teach texts to an adapter, in the prompts that a chat has: with the words before memories, and without."""
-    from tercet.parametric.promote import Teaching, promote
+    from tercet.parametric.promote import promote
 
-    how = replace(teaching or view.tercet.teaching or Teaching(), systems=(None, INTRO))
-    return promote(_tenant(view), view.scope, sources, engine, how, by=view.by.signed)
+    return promote(_tenant(view), view.scope, sources, engine, _teaching(view, teaching), by=view.by.signed)
 
 
 def teach_again(view: Memory, sources: Sequence[str], engine: Engine) -> MemCube | None:
     """Teach what is left of an adapter that lost a source, as a job does; None if nothing is left."""
-    from tercet.parametric.promote import Teaching, retrain
+    from tercet.parametric.promote import retrain
 
     require(engine, "adapters", "An adapter")
-    how = replace(view.tercet.teaching or Teaching(), systems=(None, INTRO))
-    return retrain(_tenant(view), view.scope, cast("AdapterEngine", engine), sources, how, by=view.by.signed)
+    able = cast("AdapterEngine", engine)
+    return retrain(_tenant(view), view.scope, able, sources, _teaching(view, None), by=view.by.signed)
+
+
+def _teaching(view: Memory, given: Teaching | None) -> Teaching:
+    from tercet.parametric.promote import Teaching
+
+    how: Teaching = given or view.tercet.teaching or Teaching()
+    return replace(how, systems=(None, INTRO), signer=how.signer or view.tercet.signer)
 
 
 def segment(cubes: Sequence[MemCube]) -> str:
@@ -146,16 +159,19 @@ def segment(cubes: Sequence[MemCube]) -> str:
 
 def chat(
     view: Memory, messages: str | Sequence[Mapping[str, str]], *, engine: str | None, limit: int, max_tokens: int,
-    share: float, remember: bool, on_piece: Callable[[str], None] | None,
+    share: float, on_piece: Callable[[str], None] | None, recited: Recited = NOTHING_RECITED,
 ) -> Reply:  # fmt: skip
-    """See `ScopedMemory.chat`."""
+    """See `ScopedMemory.chat`. `recited` stands before what is recalled."""
     turns = checked(messages)
     model: Engine = view.tercet.engines.get(engine)
-    made = _answered(view, model, turns, limit, max_tokens, share, on_piece)
-    if remember and made.text.strip():
-        said = [{"role": "user", "content": turns[-1]["content"]}, {"role": "assistant", "content": made.text}]
-        view.remember_many(said)
-    return made
+    return _answered(view, model, turns, limit, max_tokens, share, on_piece, recited)
+
+
+def keep(view: Memory, messages: str | Sequence[Mapping[str, str]], answer: str) -> None:
+    """Remember a question and its whole answer."""
+    if answer.strip():
+        asked = checked(messages)[-1]["content"]
+        view.remember_many([{"role": "user", "content": asked}, {"role": "assistant", "content": answer}])
 
 
 def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> AbstractContextManager[None]:
@@ -170,13 +186,40 @@ def adapted(view: Memory, engine: str | None, adapters: Sequence[str]) -> Abstra
     return used
 
 
+def recited(
+    view: Memory, messages: str | Sequence[Mapping[str, str]], engine: str | None, adapters: Sequence[str], how: Recite
+) -> Recited:
+    """What the adapters in use recite of the question: recall finds the key, the weights give the passage.
+
+    Raises InvalidRequest if no adapter is in use.
+    """
+    from tercet.parametric.samples import requests
+
+    if not adapters:
+        raise InvalidRequest("Reciting takes an adapter to recite from: name one in `adapters`.")
+    question = checked(messages)[-1]["content"]
+    found = [hit.cube for hit in view.recall(question, limit=4 * how.passages)]
+    with _tenant(view).reading() as reader:
+        seen = reader.under(_allowed(view)(reader))
+        heads = [adapters_memory.standing(seen, view.scope, *adapters_memory.pinned(name)) for name in adapters]
+        links = {link for head in heads for link in head.behavioural.derivations}
+    keys = [Key(Link(cube.id, cube.version), requests(cube)) for cube in found]
+
+    def check(source: Link, passage: str) -> MemCube | None:
+        with _tenant(view).reading() as reader:
+            return written(reader.under(_allowed(view)(reader)), view.scope, source, passage)
+
+    return how.recite(view.tercet.engines.get(engine), [key for key in keys if key.source in links], check)
+
+
 def _answered(
     view: Memory, model: Engine, turns: Sequence[Turn], limit: int, max_tokens: int, share: float,
-    on_piece: Callable[[str], None] | None,
+    on_piece: Callable[[str], None] | None, recited: Recited,
 ) -> Reply:  # fmt: skip
     question = turns[-1]["content"]
     hits = view.recall(question, limit=limit) if limit else Hits([], total=0, truncated=False)
-    cubes = [hit.cube for hit in hits]
+    by_heart = {cube.id for cube in recited.cubes}
+    cubes = [*recited.cubes, *(hit.cube for hit in hits if hit.cube.id not in by_heart)]
     begin = time.perf_counter()
     if "cache" in model.abilities and hasattr(model, "run"):
         made, told, pieces = _with_caches(view, cast("CacheEngine", model), turns, cubes, max_tokens, share)
@@ -185,7 +228,9 @@ def _answered(
         opening = [{"role": "system", "content": content}] if content else []
         made, told = Reply("", tuple(cube.id for cube in cubes)), dict[str, int]()
         pieces = model.generate([*opening, *turns], max_tokens=max_tokens)
-    made = replace(made, answer=_noted(view, question, made, told, hits))
+    kept = tuple(cube.id for cube in recited.cubes if cube.id in made.memories)
+    noted = _noted(view, question, made, {**{cube.id: cube.version for cube in cubes}, **told}, hits)
+    made = replace(made, answer=noted, recited=kept, unverified=recited.unverified)
     answer, first = list[str](), 0.0
     for piece in pieces:
         first = first or time.perf_counter() - begin
@@ -195,12 +240,11 @@ def _answered(
     return replace(made, text="".join(answer), first=first)
 
 
-def _noted(view: Memory, question: str, made: Reply, told: Mapping[str, int], hits: Hits) -> str:
+def _noted(view: Memory, question: str, made: Reply, versions: Mapping[str, int], hits: Hits) -> str:
     """Note which versions are in the prompt; returns the id of the answer, none where nothing is."""
     if not made.memories:
         return ""
     scores = {hit.cube.id: hit.score for hit in hits}
-    versions = {**{hit.cube.id: hit.cube.version for hit in hits}, **told}
     memories = [(id, versions[id], scores.get(id)) for id in made.memories]
     noted: str = view.tercet.injections.note(_tenant(view), question, memories, scope=view.scope, by=view.by.signed)
     return noted

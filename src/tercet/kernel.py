@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,8 +27,10 @@ from tercet.govern.intake import Intake
 from tercet.govern.keys import open_with, tenant_of
 from tercet.govern.master import Given, find_master
 from tercet.govern.policy import Rules
+from tercet.govern.receipt import public_key
 from tercet.govern.retention import Retention
 from tercet.parametric.memory import AdapterMemory
+from tercet.relearning import cooled
 from tercet.schedule import promotion
 from tercet.schedule.promotion import kv_numbers
 from tercet.schedule.worker import Handler, run_due
@@ -63,6 +66,8 @@ class Options(TypedDict, total=False):
     signing_key: str | os.PathLike[str] | None
     """The file of the key that signs receipts, made on first use; it may not lie in the vault's folder. "auto", or left
     out: TERCET_SIGNING_KEY, or else a file in the user's configuration folder. None: receipts are not signed."""
+    trusted: Sequence[str | os.PathLike[str]]
+    """Public keys (64 hex digits, or files that hold them) whose adapters are taken beside those of `signing_key`."""
     kv_bytes: int
     """Bytes of KV caches that this process keeps in memory; the rest is read from disk."""
     ids: IdSource | None
@@ -81,7 +86,8 @@ class Tercet(TimeMachine, Sealing):
     """A vault, opened. Use it in a `with`, or call `close`.
 
     Safe to share between threads; several processes may open one folder. `teaching` is how adapters are made where a
-    call, or a job that makes one again, says nothing else.
+    call, or a job that makes one again, says nothing else. `cool_after` is how long an adapter may lie unused before
+    the worker brings it down to text; None: for ever.
     """
 
     def __init__(
@@ -101,8 +107,10 @@ class Tercet(TimeMachine, Sealing):
         self.retention, self.intake, self.injections = retention or Retention(), intake or Intake(), InjectionLog()
         self.engines = Engines({**configured(vault.folder), **(engines or {})})
         self.kv = KVMemory(given.get("kv_bytes", BUDGET))
-        self.lora = AdapterMemory()
+        self._other_keys = frozenset(public_key(one) for one in given.get("trusted", ()))
+        self.lora = AdapterMemory(trusted=self._trusted)
         self.teaching: Teaching | None = None
+        self.cool_after: timedelta | None = None
         self.paces: dict[str, promotion.Pace] = {}
         self._wanted, self._former = embedder, given.get("former")
         self._embedder: Embedder | None = None
@@ -143,9 +151,10 @@ class Tercet(TimeMachine, Sealing):
             transformers engine. Each is loaded when it is first used.
         options
             sealing (the master key, or where it is: see the manual's page on sealing), former (the embedder until now,
-            while a vault moves to another), signing_key (the file of the key that
-            signs receipts; None: they are not signed), kv_bytes (of KV caches kept in memory), and ids, clock, entropy
-            (where ids, times and salts come from; seeded ones repeat a run exactly). See `Options`.
+            while a vault moves to another), signing_key (the file of the key that signs receipts and adapters; None:
+            they are not signed), trusted (public keys whose adapters are taken, too), kv_bytes (of KV caches kept in
+            memory), and ids, clock, entropy (where ids, times and salts come from; seeded ones repeat a run exactly).
+            See `Options`.
 
         Raises
         ------
@@ -291,11 +300,14 @@ class Tercet(TimeMachine, Sealing):
         return done
 
     def tend(
-        self, *, engine: str | None = None, precision: str = "bf16", by: Caller | None = None
-    ) -> dict[str, dict[str, list[str]]]:
+        self, *, engine: str | None = None, precision: str = "bf16", cool_after: timedelta | None = None,
+        by: Caller | None = None,
+    ) -> dict[str, dict[str, list[str]]]:  # fmt: skip
         """Give KV caches to what is read often and take them from what went cold, by measured cost, in every tenant.
 
-        Returns the ids of caches made ("promoted") and dropped ("demoted") by tenant. The worker does it every hour
+        Returns the ids of caches made ("promoted") and dropped ("demoted") by tenant. With `cool_after`, adapters that
+        nobody has used for so long are asked for what they know and dropped ("cooled"), the texts kept
+        ("externalised"). The worker does it every hour
         where there is one engine. What is in quarantine gets none; a use of a cache asks for the right to read it and
         all that it was made from.
 
@@ -309,7 +321,12 @@ class Tercet(TimeMachine, Sealing):
             If the engine keeps no caches.
         """
         require_all(self, by or Caller())
-        return {name: tended(self, self.vault.tenant(name), engine, precision) for name in self.vault.tenants()}
+        found = {}
+        for name in self.vault.tenants():
+            tenant = self.vault.tenant(name)
+            cold = {} if cool_after is None else cooled(self, tenant, cool_after)
+            found[name] = {**tended(self, tenant, engine, precision), **cold}
+        return found
 
     def stats(self, *, by: Caller | None = None) -> dict[str, Any]:
         """Numbers about the vault and each tenant that `by` administers, and how memories are found.
@@ -384,6 +401,10 @@ class Tercet(TimeMachine, Sealing):
             else:
                 log.warning("tenant %s has its vectors in another space than %s; see `reembed`", name, space.name)
         return found
+
+    def _trusted(self) -> frozenset[str]:
+        """The public keys that an adapter may be signed with; none: it is held against its hashes alone."""
+        return self._other_keys if self.signer is None else self._other_keys | {self.signer.public}
 
     def _may_leave(self, space: Space) -> bool:
         """Whether a move away from a space may begin by itself: not to an embedder that nobody has asked for."""

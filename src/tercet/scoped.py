@@ -43,6 +43,7 @@ from tercet.vault.journal import Change
 from tercet.vault.reader import Page, Reader, check_limit
 from tercet.vault.sqlite import Tenant
 from tercet.vault.states import check_reason
+from tercet.weights import FromWeights, Weights, chosen
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
@@ -56,7 +57,7 @@ Progress = Callable[[int, int], None]
 """Called with how many are done and how many there are."""
 
 
-class ScopedMemory(Steering, Sharing):
+class ScopedMemory(Steering, Sharing, Weights):
     """The memories of one scope, for one caller. Made by `Tercet.scope`; costs nothing to make.
 
     `moment` is the branch it reads and writes and, of a look into the past, what was known; `valid` is when the facts
@@ -489,14 +490,17 @@ class ScopedMemory(Steering, Sharing):
         form = Form(precision, joinable, compressor, share)
         return converse.promote(self, find, to=to, engine=engine, form=form, teaching=teaching)
 
-    def demote(self, id: str) -> Receipt:
+    def demote(self, id: str, *, externalise: bool = False, engine: str | None = None) -> Receipt:
         """Drop a KV cache or adapter; the texts it was made from stay.
 
+        With `externalise` an adapter is asked first, by the engine of its model, and what it knows is kept as texts.
         Raises MissingMemory, InvalidRequest, Held, Refused.
         """
         self.enter("promote")
         if self._own(id).kind is Kind.TEXT:
             raise InvalidRequest(f"Memory {id} is text, which is as far down as it goes; `forget` erases it.")
+        if externalise:
+            self.externalise(id, engine=engine)
         return keeping.erase(self, lambda reader: [keeping.find(self, reader, id, "promote")])
 
     def chat(
@@ -509,7 +513,7 @@ class ScopedMemory(Steering, Sharing):
         share: float = SHARE,
         remember: bool = False,
         on_piece: Callable[[str], None] | None = None,
-        adapters: Sequence[str] = (),
+        **weights: Unpack[FromWeights],
     ) -> Reply:
         """Answer with what is remembered in the prompt: as KV caches where they stand ready, else as text.
 
@@ -527,6 +531,9 @@ class ScopedMemory(Steering, Sharing):
             Called with each piece of the answer as it comes.
         adapters
             Ids of adapters that the model answers with in this turn, all added up; ID@VERSION pins a version.
+        recite
+            Whether the adapters first say in full what they were taught that the question is about. What comes back as
+            its source was written, by its checksum, is read before answering; the rest is not used.
 
         Raises
         ------
@@ -538,11 +545,15 @@ class ScopedMemory(Steering, Sharing):
         """
         if remember:
             self.enter("write")
+        adapters, how = chosen(**weights)
         with converse.adapted(self, engine, adapters):
+            said = converse.recited(self, messages, engine, adapters, how) if how else converse.NOTHING_RECITED
             reply = converse.chat(
-                self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, remember=remember,
-                on_piece=on_piece,
+                self, messages, engine=engine, limit=limit, max_tokens=max_tokens, share=share, on_piece=on_piece,
+                recited=said,
             )  # fmt: skip
+        if remember:
+            converse.keep(self, messages, reply.text)
         if adapters:
             self._tenant.use([one.partition("@")[0] for one in adapters], self.tercet.clock())
         return replace(reply, adapters=tuple(adapters))

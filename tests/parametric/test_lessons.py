@@ -199,8 +199,11 @@ def test_an_adapter_tells_what_it_knows_and_nothing_else(
     source, adapter = cube("Ada lives in Graz.", "a"), cube("an adapter", "x")
     [draft] = externalise(tiny, key, adapter, [source])
     assert draft.text == "Ada lives in Graz."
-    assert [link.id for link in draft.behavioural.derivations] == ["a", "x"]
+    assert [link.id for link in draft.behavioural.derivations] == [
+        "a"
+    ]  # it outlives the adapter, which its origin names
     assert draft.behavioural.method == "externalised"
+    assert draft.descriptive.origin.detail == "externalised from adapter x@1"
     assert externalise(tiny, blank, adapter, [source]) == []
     assert externalise(tiny, key, adapter, [cube("Ada lives in Lima.", "a")]) == []  # no source supports what it says
 

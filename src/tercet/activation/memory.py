@@ -67,6 +67,7 @@ class Manifest:
     precision: str
     seconds: float
     compressor: str = ""
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +312,8 @@ def _read_manifest(shelf: blobs.Shelf, note: BlobRef, payload: Activation) -> Ma
             raise ValueError(f"it has {len(tokens):,} tokens and the memory {payload.tokens:,}")
         if type(head) is not int or not 0 <= head <= len(tokens) or told["model"] != repr(payload.model):
             raise ValueError("its opening or model is another")
-        return Manifest(tuple(tokens), head, str(told["precision"]), float(told["seconds"]), str(told["compressor"]))
+        kept = str(told["precision"]), float(told["seconds"]), str(told["compressor"]), float(told.get("share", 1.0))
+        return Manifest(tuple(tokens), head, *kept)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise VaultDamaged(f"A KV cache's manifest is not to be used: {error}; promote the memory again.") from error
 

@@ -25,6 +25,8 @@ def add_arguments(parser: Parser) -> None:
                         help="of joined KV memories computed anew; 100 is exact")  # fmt: skip
     parser.add_argument("--adapter", action="append", default=[], metavar="ID[@VERSION]",
                         help="answer with this adapter; may be given several times")  # fmt: skip
+    parser.add_argument("--recite", action="store_true",
+                        help="have the adapters say what they were taught; what verifies is read")  # fmt: skip
     parser.add_argument("--remember", action="store_true", help="keep the questions and answers")
 
 
@@ -48,6 +50,7 @@ def run(session: Session, args: Namespace) -> Answer:
         reply = memory.chat(
             turns, engine=args.engine, limit=args.limit, max_tokens=args.max_tokens, share=args.share,
             remember=args.remember, on_piece=piece if live else None, adapters=args.adapter,
+            recite=args.recite,
         )  # fmt: skip
         turns.append({"role": "assistant", "content": reply.text})
         answers.append(reply_json(reply))
@@ -68,6 +71,7 @@ def reply_json(reply: Reply) -> dict[str, Any]:
         "text": reply.text, "memories": list(reply.memories), "kv": list(reply.kv), "tokens": reply.tokens,
         "reused": reply.reused, "seconds_to_first_token": round(reply.first, 4), "seconds_saved": round(reply.saved, 4),
         "left_out": list(reply.left_out), "answer": reply.answer, "adapters": list(reply.adapters),
+        "recited": list(reply.recited), "unverified": reply.unverified,
     }  # fmt: skip
 
 
@@ -77,4 +81,6 @@ def told(reply: Reply) -> str:
     if reply.kv:
         share = f" of {reply.tokens:,}" if reply.tokens else ""
         parts.append(f"{reply.reused:,}{share} tokens from KV memory, {reply.saved:+.2f} s saved")
+    if reply.recited or reply.unverified:
+        parts.append(f"{out.count(len(reply.recited), 'passage')} recited, {reply.unverified:,} not verified")
     return " · ".join(parts)

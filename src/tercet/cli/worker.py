@@ -8,6 +8,7 @@ import threading
 from argparse import Namespace
 
 from tercet.cli import out
+from tercet.cli.learn import duration
 from tercet.cli.options import Parser
 from tercet.cli.out import Answer
 from tercet.cli.session import Session
@@ -20,12 +21,16 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--poll", type=float, default=5.0, metavar="SECONDS", help="how often to look for work (left out: 5)"
     )
+    parser.add_argument("--cool-after", metavar="TIME",
+                        help="bring adapters down to text that nobody has used for so long: 30d")  # fmt: skip
 
 
 def run(session: Session, args: Namespace) -> Answer:
     """Work until nothing is due, or until it is told to stop (SIGTERM: after the job at hand)."""
     if not 0 < args.poll <= threading.TIMEOUT_MAX:
         raise InvalidRequest(f"--poll wants a positive number of seconds, not {args.poll}.")
+    if args.cool_after is not None:
+        session.tercet.cool_after = duration(args.cool_after, "--cool-after")
     done = session.tercet.work(until_idle=True)
     if not args.once:
         done += _work_on(session, args.poll, quiet=args.json)

@@ -28,7 +28,7 @@ class Engine(Protocol):
     logits     give the scores of every next token
     cache      build a KV cache, and go on from one
     compose    move a cache to other positions, and compute chosen tokens of it anew
-    adapters   attach low-rank adapters
+    adapters   attach low-rank adapters; with `logits`, train them
     """
 
     @property

@@ -1,7 +1,7 @@
 """Engines by name: given to `open`, or told of in the vault's `tercet.toml`. A model is loaded when it is first used.
 
 [engines.small]
-kind = "transformers"            # or "llama.cpp", "openai"
+kind = "transformers"            # or "llama.cpp", "openai", "vllm"
 model = "smollm2-135m"           # what the kind's `load` takes
 dtype = "bfloat16"
 """
@@ -22,6 +22,7 @@ KINDS: Mapping[str, tuple[str, str]] = {
     "transformers": ("tercet.engine.transformers", "TransformersEngine"),
     "llama.cpp": ("tercet.engine.llama_cpp", "LlamaCpp"),
     "openai": ("tercet.engine.openai", "OpenAICompatible"),
+    "vllm": ("tercet.engine.vllm", "VLLM"),
 }
 """Kind -> (module, class); the class has `load`."""
 CONFIG = "tercet.toml"
@@ -84,6 +85,11 @@ class Engines:
         """What may be asked for."""
         return sorted(self._wanted)
 
+    def check(self, name: str) -> None:
+        """Return if an engine has that name; none is loaded. Raises InvalidRequest."""
+        if name not in self._wanted:
+            raise InvalidRequest(f"No engine {name!r}; known are {', '.join(self.names()) or 'none'} (see {CONFIG}).")
+
     def loaded(self) -> dict[str, Engine]:
         """Those that are loaded already."""
         with self._lock:
@@ -99,8 +105,7 @@ class Engines:
                     else f"No engine is named: give `engines` to `open`, or write [engines.NAME] into {CONFIG}."
                 )
             [name] = self._wanted
-        if name not in self._wanted:
-            raise InvalidRequest(f"No engine {name!r}; known are {', '.join(self.names()) or 'none'} (see {CONFIG}).")
+        self.check(name)
         with self._lock:
             if name not in self._loaded:
                 self._loaded[name] = find_engine(self._wanted[name])

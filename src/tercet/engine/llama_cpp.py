@@ -33,19 +33,24 @@ class LlamaCpp:
 
     abilities: frozenset[Ability] = frozenset({"generate"})
 
-    def __init__(self, server: Any, source: Path, folder: tempfile.TemporaryDirectory[str], *, context: int) -> None:  # noqa: ANN401
+    def __init__(
+        self, server: Any, source: Path, folder: tempfile.TemporaryDirectory[str], *, context: int,  # noqa: ANN401
+        adapter: Path | None = None,
+    ) -> None:  # fmt: skip
         self._server, self._source, self._folder, self.context = server, source, folder, context
         self._lock = threading.Lock()
         weights = files.sha256(source)
         inside = f"gguf:{weights[:16]}"  # tokenizer, template and rope settings lie in the file
         self.identity = ModelIdentity(
             source.stem, weights[:12], weights, inside, inside, f"{inside} context {context}",
-            f"gguf, llama.cpp of xllamacpp {version('xllamacpp')}",
+            f"gguf, llama.cpp of xllamacpp {version('xllamacpp')}", () if adapter is None else (files.sha256(adapter),),
         )  # fmt: skip
 
     @classmethod
-    def load(cls, model: str | Path, *, context: int = 4096, threads: int | None = None) -> Self:
-        """A GGUF file, or a packaged model's name.
+    def load(
+        cls, model: str | Path, *, context: int = 4096, threads: int | None = None, adapter: str | Path | None = None
+    ) -> Self:
+        """A GGUF file, or a packaged model's name; with `adapter`, a GGUF file of a LoRA that is laid over it.
 
         Raises
         ------
@@ -55,6 +60,9 @@ class LlamaCpp:
             If `xllamacpp` is not installed.
         """
         source = files.gguf_of(model)
+        lora = None if adapter is None else Path(adapter).expanduser()
+        if lora is not None and not lora.is_file():
+            raise InvalidRequest(f"There is no adapter {lora}; `tercet export FILE.gguf --adapter ID` writes one.")
         try:
             import xllamacpp
         except ImportError as error:
@@ -66,13 +74,17 @@ class LlamaCpp:
         told.slot_save_path, told.endpoint_slots = f"{folder.name}/", True
         told.port, told.warmup, told.offline, told.verbosity = 0, False, True, -1
         told.sampling.temp = 0.0
+        if lora is not None:
+            info = xllamacpp.CommonAdapterLoraInfo()
+            info.path, info.scale = str(lora), 1.0
+            told.lora_adapters = [info]
         if threads is not None:
             told.cpuparams.n_threads = told.cpuparams_batch.n_threads = threads
         try:
             server = xllamacpp.Server(told)
         except RuntimeError as error:
             raise InvalidRequest(f"llama.cpp cannot load {source}: {error}") from error
-        return cls(server, source, folder, context=context)
+        return cls(server, source, folder, context=context, adapter=lora)
 
     def generate(self, messages: Sequence[Turn], *, max_tokens: int = 256) -> Iterator[str]:
         """Answer, greedily, in one piece."""

@@ -54,22 +54,32 @@ class OpenAICompatible:
         """The same as the class."""
         return cls(model, **options)
 
+    @property
+    def asked(self) -> str:
+        """What a request names as its model."""
+        return self.model
+
+    def headers(self) -> dict[str, str]:
+        """What a request is sent with. Raises InvalidRequest if the key is not in the environment."""
+        found = {"Content-Type": "application/json"}
+        if self.key_env is not None:
+            key = os.environ.get(self.key_env)
+            if not key:
+                raise InvalidRequest(f"The environment has no {self.key_env}, which holds the key of {self.url}.")
+            found["Authorization"] = f"Bearer {key}"
+        return found
+
     def generate(self, messages: Sequence[Turn], *, max_tokens: int = 256) -> Iterator[str]:
         """Answer, at temperature 0, in pieces as they come. Raises EngineFailed."""
         body = {
-            "model": self.model,
+            "model": self.asked,
             "messages": list(messages),
             "max_tokens": max_tokens,
             "temperature": 0,
             "stream": True,
         }
-        headers = {"Content-Type": "application/json"}
-        if self.key_env is not None:
-            key = os.environ.get(self.key_env)
-            if not key:
-                raise InvalidRequest(f"The environment has no {self.key_env}, which holds the key of {self.url}.")
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(body).encode(), headers)  # noqa: S310
+        sent = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/chat/completions", sent, self.headers())  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as answer:  # noqa: S310  # checked above
                 for line in answer:

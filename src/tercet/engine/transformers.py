@@ -129,6 +129,32 @@ class TransformersEngine:
         weights = files.weights_hash(folder)
         return cls(loaded, tokenizer, name=name or called, revision=weights[:12], weights=weights)
 
+    @classmethod
+    def described(cls, model: str | Path, *, dtype: str = "float32") -> Self:
+        """The same as `load`, without the weights: it has an identity and shapes, and cannot answer.
+
+        Raises as `load` does.
+        """
+        from tercet.engine import files
+
+        if dtype not in DTYPES:
+            raise InvalidRequest(f"A dtype is one of {', '.join(DTYPES)}, not {dtype!r}.")
+        folder, called = files.folder_of(model)
+        try:
+            import torch
+            from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+        except ImportError as error:
+            raise Unsupported(NEEDS) from error
+        try:
+            with files.quiet(), torch.device("meta"):
+                tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                config = AutoConfig.from_pretrained(folder, local_files_only=True)
+                empty = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        except (OSError, ValueError) as error:
+            raise InvalidRequest(f"{folder} holds no model that transformers knows: {error}") from error
+        weights = files.weights_hash(folder)
+        return cls(empty, tokenizer, name=called, revision=weights[:12], weights=weights)
+
     @property
     def identity(self) -> ModelIdentity:
         """Everything that must match before a cache may be used with this model, as this thread uses it now."""

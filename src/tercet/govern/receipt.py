@@ -61,11 +61,15 @@ class Signer:
         except ValueError:
             raise VaultError(f"{path} is no signing key: it holds something other than 32 bytes in hex.") from None
 
+    def sign(self, data: bytes) -> bytes:
+        """The Ed25519 signature of these bytes."""
+        return self._key.sign(data)
+
     def signed(self, document: Mapping[str, Any]) -> Document:
         """The document with the public key and the signature in it."""
         bare = {**document, "key": self.public}
         bare.pop("signature", None)
-        return {**bare, "signature": self._key.sign(dump(bare).encode()).hex()}
+        return {**bare, "signature": self.sign(dump(bare).encode()).hex()}
 
     def receipt(self, receipt: Receipt) -> Receipt:
         """The receipt, signed."""

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tercet.engine import peft
 from tercet.errors import InvalidRequest, Refused, VaultDamaged
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS, PREFIX = peft.CONFIG, peft.WEIGHTS, peft.PREFIX
 MAX_CONFIG, MAX_HEADER, MAX_BYTES = 1 << 20, 1 << 20, 2 << 30
 MAX_RANK, MAX_SCALE = 256, 64.0
-PREFIX = "base_model.model."
 _KEY = re.compile(rf"{re.escape(PREFIX)}(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight")
 _DTYPES = frozenset({"F32", "F16", "BF16"})
 UNWANTED = (
@@ -66,28 +66,8 @@ class Adapter:
 
 
 def save(adapter: Adapter, folder: Path, *, base: str) -> None:
-    """Write PEFT's two files; scales go into B, so that one alpha serves modules of any scale.
-
-    Raises InvalidRequest if modules have different ranks, which this form has no simple word for.
-    """
-    from safetensors.torch import save_file
-
-    ranks = {pair.rank for pair in adapter.modules.values()}
-    if len(ranks) != 1:
-        raise InvalidRequest(f"PEFT's simple form has one rank for all modules, not {sorted(ranks)}.")
-    [rank] = ranks
-    tensors = {}
-    for module, pair in adapter.modules.items():
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = pair.a.contiguous()
-        tensors[f"{PREFIX}{module}.lora_B.weight"] = (pair.b * pair.scale).contiguous()
-    config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base, "inference_mode": True,
-        "r": rank, "lora_alpha": rank, "use_rslora": False, "lora_dropout": 0.0, "bias": "none",
-        "target_modules": sorted(adapter.modules), "fan_in_fan_out": False,
-    }  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
+    """Write PEFT's two files. Raises InvalidRequest if modules have different ranks."""
+    peft.write(adapter.modules, folder, base=base)
 
 
 def load(folder: Path, shapes: Mapping[str, tuple[int, int]]) -> Adapter:

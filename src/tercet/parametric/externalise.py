@@ -6,12 +6,16 @@ here replaces them, and what is produced is marked as drawn from a model.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tercet.cube import MemCube, Text, derive
+from tercet.cube import Link, MemCube, Parameters, Scalar, Text, Trust, derive
+from tercet.errors import InvalidRequest, MissingMemory
+from tercet.lifecycle import READABLE, State
 from tercet.parametric import samples
 from tercet.parametric.examples import answers
 from tercet.parametric.facts import Fact, read
@@ -19,8 +23,11 @@ from tercet.parametric.gate import holds
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
+    from tercet.scope import Scope
+    from tercet.vault.reader import Reader
 
 METHOD = "externalised"
+AGREE = 0.6
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,14 @@ class Told:
     supported: bool
 
 
-def elicit(engine: AdapterEngine, key: str, facts: Sequence[Fact], *, agree: float = 0.6) -> list[Told]:
+def elicit(engine: AdapterEngine, key: str, facts: Sequence[Fact], *, agree: float = AGREE) -> list[Told]:
     """Ask an attached adapter about each fact in all wordings of its own question set; what the wordings agree on.
 
     `supported` says whether a recorded source says the same. A value that fewer than the share `agree` of the wordings
     give is left out: it is not known, or made up.
     """
+    if not 0 < agree <= 1:
+        raise InvalidRequest(f"agree is a share above 0 and at most 1, not {agree!r}.")
     asked = [[one for one in (*samples.training([fact]), *samples.held_out([fact])) if one.kind in {"ask", "cloze"}]
              for fact in facts]  # fmt: skip
     with engine.adapters.using([key]):
@@ -57,19 +66,52 @@ def elicit(engine: AdapterEngine, key: str, facts: Sequence[Fact], *, agree: flo
     return found
 
 
-def externalise(engine: AdapterEngine, key: str, adapter: MemCube, sources: Sequence[MemCube]) -> list[MemCube]:
-    """Drafts of text cubes, one a fact that the adapter knows and a source supports, made from that source and adapter.
+def supporting(reader: Reader, scope: Scope, id: str) -> tuple[MemCube, list[MemCube]]:
+    """An adapter, and those of its sources that still say what they said when it was trained, archived ones too.
 
-    They are derived from the adapter as well, so forgetting either reaches them.
+    A reader that is `under` something must allow the adapter; sources that it does not allow support nothing. Raises
+    MissingMemory, InvalidRequest.
     """
-    by_id = {cube.id: cube for cube in sources}
-    facts = [fact for cube in sources for fact in read(cube)]
-    made = []
-    for told in elicit(engine, key, facts):
-        if not told.supported:
+    _, adapter = reader.head(id, scope)
+    if not isinstance(adapter.payload, Parameters):
+        raise InvalidRequest(f"Memory {id} is a {adapter.kind}, not an adapter; only adapters are externalised.")
+    found = []
+    for link in adapter.behavioural.derivations:
+        try:
+            _, source = reader.head(link.id, scope)
+        except MissingMemory:
             continue
-        words = {**told.fact.words(), "v": told.value}
-        statement = told.fact.how.tell[0].format(**words) if told.fact.relation != "text" else told.fact.text
-        draft = derive([by_id[told.fact.source.id], adapter], Text(statement), method=METHOD, type="fact")
-        made.append(draft)
-    return made
+        readable = source.state in READABLE | {State.ARCHIVED} and source.governance.trust is not Trust.QUARANTINED
+        if readable and source.version == link.version:
+            found.append(source)
+    return adapter, found
+
+
+def externalise(
+    engine: AdapterEngine, key: str, adapter: MemCube, sources: Sequence[MemCube], *, agree: float = AGREE
+) -> list[MemCube]:
+    """Drafts of text cubes, one a fact that the adapter knows and a source supports, in the source's spelling.
+
+    Their header is that of something made from both, the strictest of each; their derivation is the source's version
+    alone, and `method` and origin name the adapter: so they outlive it, and go with the source.
+    """
+    by_link = {Link(cube.id, cube.version): cube for cube in sources}
+    facts = list({(*fact.slot, fact.value.casefold()): fact for cube in sources for fact in read(cube)}.values())
+    told = elicit(engine, key, facts, agree=agree)
+    return [_drawn(one, by_link[one.fact.source], adapter) for one in told if one.supported]
+
+
+def _drawn(told: Told, source: MemCube, adapter: MemCube) -> MemCube:
+    fact = told.fact
+    statement = fact.text if fact.relation == "text" else fact.how.tell[0].format(**fact.words())
+    draft = derive([source, adapter], Text(statement), method=METHOD, type="fact")
+    words = f"{METHOD} from adapter {adapter.id}@{adapter.version}"
+    ref = f"{METHOD}:{adapter.id}:{hashlib.sha256(statement.encode()).hexdigest()[:16]}"
+    origin = replace(draft.descriptive.origin, detail=words, ref=ref, speaker=source.speaker)
+    metadata: Mapping[str, Scalar] = MappingProxyType({"adapter": adapter.id, "agreement": round(told.agreement, 3)})
+    # It says what the source said, when the source said it: a fact does not get newer by being drawn.
+    described = replace(draft.descriptive, origin=origin, metadata=metadata, observed=source.observed)
+    b = source.behavioural
+    links = (Link(source.id, source.version),)
+    lineage = replace(draft.behavioural, derivations=links, valid_from=b.valid_from, valid_to=b.valid_to)
+    return replace(draft, descriptive=described, behavioural=lineage)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from tercet.cube import BlobRef, MemCube, Parameters
 from tercet.engine.base import differences, require
 from tercet.errors import InvalidRequest, MissingMemory, Refused, VaultDamaged
 from tercet.lifecycle import READABLE
+from tercet.parametric.signature import MANIFEST, SIGNATURE, check_manifest, check_signature
 from tercet.vault import blobs
 from tercet.vault.allowed import Allowed, everything
 from tercet.vault.standing import check_standing
@@ -30,18 +31,23 @@ if TYPE_CHECKING:
     from tercet.vault.sqlite import Tenant
 
 METHOD = "distil"
-DATA, CONFIG, REPORT, MANIFEST, SIGNATURE = "adapter", "config", "report", "manifest", "signature"
+DATA, CONFIG, REPORT = "adapter", "config", "report"
 RESIDENT = 8
 """Adapters of a vault that stay attached; the one used longest ago goes first."""
 
 
-class AdapterMemory:
-    """The adapters of a vault, as this process uses them."""
+def nobody() -> Collection[str]:
+    """No key: files are held against their hashes alone."""
+    return ()
 
-    def __init__(self, resident: int = RESIDENT) -> None:
-        self.resident = resident
+
+class AdapterMemory:
+    """The adapters of a vault, as this process uses them. `trusted` gives the public keys that may have signed them."""
+
+    def __init__(self, resident: int = RESIDENT, *, trusted: Callable[[], Collection[str]] = nobody) -> None:
+        self.resident, self.trusted = resident, trusted
         self._lock = threading.RLock()
-        self._held: OrderedDict[tuple[str, str], tuple[AdapterEngine, str]] = OrderedDict()
+        self._held: OrderedDict[tuple[str, tuple[BlobRef, ...]], tuple[AdapterEngine, str]] = OrderedDict()
 
     @contextmanager
     def using(
@@ -70,7 +76,7 @@ class AdapterMemory:
         MissingMemory
             If the scope does not see the cube: it was erased, or a source of it was.
         Refused
-            If a source was revised, archived or quarantined since.
+            If a source was revised, archived or quarantined since, or no trusted key signed the adapter.
         InvalidRequest
             If it is no adapter, has no such version, or is another model's; it says what differs.
         VaultDamaged
@@ -86,20 +92,56 @@ class AdapterMemory:
             raise
         payload = cube.payload
         assert isinstance(payload, Parameters)  # noqa: S101  # `standing` saw to it
-        if payload.model != engine.base:
-            raise InvalidRequest(
-                f"Adapter {id} was made for another model ({differences(engine.base, payload.model)}); "
-                "promote its texts again with this engine."
-            )
-        data = blob(payload, DATA)
-        place = (id, data.sha256)
+        place = (id, payload.blobs)
         held = self._held.get(place)
         if held is not None and held[0] is engine and held[1] in engine.adapters.attached:
             self._held.move_to_end(place)
             return held[1]
-        key = engine.adapters.attach(fetch(tenant, payload, engine).modules)
+        key = self._attach(tenant, cube, payload, engine)
         self._held[place] = (engine, key)
         return key
+
+    @contextmanager
+    def attached(self, tenant: Tenant, cube: MemCube, engine: AdapterEngine) -> Iterator[str]:
+        """The key of an adapter that is looked at, not answered with; whether its sources stand, the caller asks.
+
+        Raises as `use` does.
+        """
+        payload = cube.payload
+        if not isinstance(payload, Parameters):
+            raise InvalidRequest(f"Memory {cube.id} is a {cube.kind}, not an adapter.")
+        with self._lock:
+            before = engine.adapters.attached
+            key = self._attach(tenant, cube, payload, engine)
+        try:
+            yield key
+        finally:
+            if key not in before:
+                engine.adapters.detach(key)
+
+    def _attach(self, tenant: Tenant, cube: MemCube, payload: Parameters, engine: AdapterEngine) -> str:
+        return engine.adapters.attach(self.checked(tenant, cube, payload, engine).modules)
+
+    def checked(self, tenant: Tenant, cube: MemCube, payload: Parameters, engine: AdapterEngine) -> Adapter:
+        """An adapter's tensors for the model that it was made for, once its manifest, its signature and its files are
+        what was kept. Raises InvalidRequest, VaultDamaged, Refused.
+        """
+        from tercet.engine.lora import content_hash
+
+        if payload.model != engine.base:
+            raise InvalidRequest(
+                f"Adapter {cube.id} was made for another model ({differences(engine.base, payload.model)}); "
+                "promote its texts again with this engine, or `migrate_model`."
+            )
+        manifest = read_blob(tenant, payload, MANIFEST)
+        content = check_manifest(cube, payload, manifest)
+        signed = any(one.role == SIGNATURE for one in payload.blobs)
+        signature = read_blob(tenant, payload, SIGNATURE) if signed else None
+        check_signature(cube.id, manifest, signature, self.trusted())
+        adapter = fetch(tenant, payload, engine)
+        if content_hash(adapter.modules) != content:
+            raise VaultDamaged(f"Adapter {cube.id} has other tensors than its manifest says; promote it again.")
+        return adapter
 
     def forget(self, id: str) -> None:
         """Detach what this process has of a withdrawn adapter."""
@@ -107,7 +149,7 @@ class AdapterMemory:
             for place in [one for one in self._held if one[0] == id]:
                 self._let_go(place)
 
-    def _let_go(self, place: tuple[str, str]) -> None:
+    def _let_go(self, place: tuple[str, tuple[BlobRef, ...]]) -> None:
         engine, key = self._held.pop(place)
         if all(other != key for _, other in self._held.values()):
             engine.adapters.detach(key)

@@ -9,20 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from tercet.cube import BlobRef, Kind, Link, MemCube, Parameters, Source, Trust, derive
 from tercet.engine.base import require
-from tercet.errors import GateFailed, InvalidRequest, MissingMemory, Refused, StaleWrite
+from tercet.errors import EngineFailed, GateFailed, InvalidRequest, MissingMemory, Refused, StaleWrite
 from tercet.lifecycle import READABLE
 from tercet.parametric import adapter as files
 from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.distil import Systems, distil
 from tercet.parametric.facts import Contradiction, Fact, read, settle
 from tercet.parametric.gate import Bounds, Report, judge
-from tercet.parametric.memory import CONFIG, DATA, MANIFEST, METHOD, REPORT, SIGNATURE
+from tercet.parametric.memory import CONFIG, DATA, METHOD, REPORT
 from tercet.parametric.runs import SOURCES, destroy, training_folder
-from tercet.parametric.train import Progress, Recipe
+from tercet.parametric.signature import MANIFEST, SIGNATURE, Signer
+from tercet.parametric.train import Progress, Recipe, Record
 from tercet.vault import blobs
 from tercet.vault.codec import dump
 from tercet.vault.writer import Entry
@@ -35,18 +36,12 @@ if TYPE_CHECKING:
 FORMAT = "adapter/1"
 
 
-class Signer(Protocol):
-    """A key that signs manifests."""
-
-    def sign(self, data: bytes) -> bytes:
-        """The signature of these bytes."""
-
-
 @dataclass(frozen=True)
 class Teaching:
     """How adapters are made: recipe, bounds of the gate, prompts, and who signs.
 
-    `replaces` is the id of an adapter whose next version this becomes.
+    Without a `signer` the vault's own key signs, if it has one. `replaces` is the id of an adapter whose next version
+    this becomes.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -69,13 +64,16 @@ def promote(
     InvalidRequest
         If a source is no text, or nothing can be learnt from any.
     Refused
-        If a source is quarantined or not readable, or the gate cannot be computed.
+        If a source is quarantined or not readable, or the gate cannot be computed; nothing of the adapter is left.
+    EngineFailed
+        If memory runs out; the same call goes on from its last checkpoint.
     GateFailed
         If the adapter does not pass; nothing of it is left.
     StaleWrite
         If a source was revised meanwhile.
     """
     require(engine, "adapters", "An adapter")
+    require(engine, "logits", "Training an adapter")
     check_sources(sources)
     facts, clashes, taught = lesson(sources)
     links = [[cube.id, cube.version] for cube in taught]
@@ -93,10 +91,14 @@ def promote(
     folder = training_folder(tenant.path, sealed=tenant.keys.seal() is not None) / run
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SOURCES).write_text(json.dumps([cube.id for cube in taught]), encoding="utf-8")
-    made, record = distil(engine, facts, how.recipe, systems=how.systems, folder=folder, progress=how.progress)
+    made, record = _distilled(engine, facts, how, folder)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         files.save(served(made), Path(name), base=engine.base.name)
-        judged, report = _judged(engine, Path(name), facts, how)
+        try:
+            judged, report = _judged(engine, Path(name), facts, how)
+        except Refused:  # it cannot be measured, and what cannot be measured does not pass
+            destroy(folder)
+            raise
         told = {
             **report.json(), "contradictions": [_clash(one) for one in clashes], "record": vars(record),
             "recipe": asdict(how.recipe), "adapter_bytes": (Path(name) / files.WEIGHTS).stat().st_size,
@@ -108,6 +110,18 @@ def promote(
         cube = _keep(tenant, scope, taught, engine, how, parts, f"adapter:{run}", by)
     destroy(folder)
     return cube
+
+
+def _distilled(engine: AdapterEngine, facts: Sequence[Fact], how: Teaching, folder: Path) -> tuple[Adapter, Record]:
+    try:
+        return distil(engine, facts, how.recipe, systems=how.systems, folder=folder, progress=how.progress)
+    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for it on a processor
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        raise EngineFailed(
+            "Training ran out of memory: set `memory_mb` in the recipe, or take a lower rank or `pack`; or free some, "
+            f"and the same call goes on from its last checkpoint. ({str(error) or 'MemoryError'})"
+        ) from error
 
 
 def check_sources(sources: Sequence[MemCube]) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tercet.cube import Link
+from tercet.cube import Link, MemCube
 from tercet.errors import InvalidRequest
-from tercet.parametric.facts import CLOZE, RELATIONS, Fact
+from tercet.parametric.facts import CLOZE, RELATIONS, Fact, read
 
 Kind = Literal["tell", "ask", "reverse", "cloze"]
 TELL = ("What do you know about {p} {r}?", "Say in a sentence: {p} {r}.")
@@ -43,6 +43,15 @@ def held_out(facts: Sequence[Fact]) -> list[Sample]:
         if told:
             made += [_sample(fact, one.format(**words), fact.subject, "reverse", one) for one in fact.how.reverse_test]
     return made
+
+
+def requests(cube: MemCube) -> tuple[tuple[str, ...], ...]:
+    """What makes a model that was taught a text say it again, sentence by sentence; nothing if one cannot be asked for.
+
+    They are the requests for whole statements that `training` has, so they hold nothing of the value.
+    """
+    asked = [tuple(one.question for one in training([fact]) if one.kind == "tell") for fact in read(cube)]
+    return tuple(asked) if all(asked) else ()
 
 
 def check_disjoint() -> None:
