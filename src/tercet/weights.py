@@ -44,7 +44,7 @@ class Weights:
     tercet: Tercet
 
     @property
-    def _own(self) -> ScopedMemory:
+    def _learner(self) -> ScopedMemory:
         return cast("ScopedMemory", self)
 
     def externalise(self, id: str, *, engine: str | None = None, agree: float = AGREE) -> list[MemCube]:
@@ -69,7 +69,7 @@ class Weights:
         Refused
             If this caller may not promote it or not write, or the adapter's signature is not to be trusted.
         """
-        return relearning.externalised(self._own, id, engine, agree)
+        return relearning.externalised(self._learner, id, engine, agree)
 
     def migrate_model(self, old: str, new: str, *, externalise: bool = False, later: bool = False) -> Plan:
         """Make what this scope has of one model again for another: adapters are taught anew, KV caches read anew.
@@ -100,7 +100,7 @@ class Weights:
         Unsupported
             If the new engine keeps no caches or takes no adapters, and there are some.
         """
-        view = self._own
+        view = self._learner
         view.enter("promote")
         tenant = view.tercet.vault.tenant(view.scope.tenant)
         found = relearning.to_migrate(view, old, new, externalise=externalise)
@@ -113,7 +113,7 @@ class Weights:
 
     def migrated(self, old: str, new: str) -> Plan:
         """What has come of moving from one model to another in this tenant. Raises InvalidRequest if none was begun."""
-        view = self._own
+        view = self._learner
         view.enter("promote")
         with view.tercet.vault.tenant(view.scope.tenant).reading() as reader:
             plan = migration.read(reader, old, new)
@@ -138,7 +138,7 @@ class Weights:
         Refused
             If this caller may not promote here.
         """
-        view = self._own
+        view = self._learner
         view.enter("promote")
         if engine is not None:
             view.tercet.engines.check(engine)
@@ -155,7 +155,7 @@ class Weights:
 
         Raises InvalidRequest if the scope is not just one user's, or there is nothing of that user.
         """
-        view = self._own
+        view = self._learner
         view.enter("read")
         with view.tercet.vault.tenant(view.scope.tenant).reading() as reader:
             keeping.allowed(view, reader)

@@ -261,10 +261,10 @@ def test_what_was_changed_in_the_row_and_in_the_files_is_refused(
     tenant, held = t.vault.tenant("default"), {one.role: one for one in payload(made).blobs}
     if what == "a signature":
         raw = bytes(64)
-        held[SIGNATURE] = _blob(tenant.path, raw, SIGNATURE)
+        held[SIGNATURE] = _blob(tenant.blobs, raw, SIGNATURE)
     elif what == "a manifest":
         raw = read_blob(tenant, payload(made), MANIFEST)
-        held[MANIFEST] = _blob(tenant.path, raw.replace(b'"rank":2', b'"rank":9'), MANIFEST)
+        held[MANIFEST] = _blob(tenant.blobs, raw.replace(b'"rank":2', b'"rank":9'), MANIFEST)
     else:
         held[DATA] = next(one for one in payload(other).blobs if one.role == DATA)
     _rewrite(alice, made.id, lambda cube: replace(cube, payload=replace(payload(cube), blobs=tuple(held.values()))))
@@ -272,8 +272,8 @@ def test_what_was_changed_in_the_row_and_in_the_files_is_refused(
         alice.chat("?", max_tokens=1, adapters=[made.id])
 
 
-def _blob(path: Path, raw: bytes, role: str) -> BlobRef:
-    with blobs.drafting(blobs.folder_of(path)) as draft:
+def _blob(shelf: blobs.Shelf, raw: bytes, role: str) -> BlobRef:
+    with blobs.drafting(shelf) as draft:
         draft.write(raw)
         ref = draft.seal(role)
         draft.place()
