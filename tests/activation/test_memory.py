@@ -296,6 +296,39 @@ def test_two_at_once_make_one(opened: Open) -> None:
         all_clear(t)
 
 
+BUILD = """
+import sys, time
+from pathlib import Path
+from tercet import Tercet
+from tercet.testing.tiny import tiny_engine
+folder, id, mine, other = sys.argv[1:]
+with Tercet.open(folder, embedder=None, engines={"tiny": tiny_engine()}) as t:
+    Path(mine).touch()
+    while not Path(other).exists():
+        time.sleep(0.001)
+    print(t.scope(user="alice").promote(id).id)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_make_one(opened: Open, tmp_path: Path) -> None:
+    with opened() as t:
+        text = t.scope(user="alice").remember("Pears are ripe.")
+    flags = [str(tmp_path / name) for name in "ab"]
+    said = [sys.executable, "-c", BUILD, str(tmp_path / "vault"), text.id]
+    builders = [subprocess.Popen([*said, *order], stdout=subprocess.PIPE, text=True) for order in (flags, flags[::-1])]
+    try:
+        made = [builder.communicate(timeout=300)[0].strip() for builder in builders]
+    finally:
+        for builder in builders:
+            builder.kill()
+    assert [builder.returncode for builder in builders] == [0, 0]
+    with opened() as t:
+        assert [cube.id for cube in t.scope(user="alice").list(where={"kind": "activation"})] == list({*made})
+        assert len(files(t)) == 2
+        all_clear(t)
+
+
 FULL = """
 import resource, signal, sys
 from tercet import Tercet
