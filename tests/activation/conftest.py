@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.activation.kept import Open
 
 from tercet import Tercet
 from tercet.engine.transformers import TransformersEngine
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
-
-Open = Callable[..., Tercet]
 
 
 @pytest.fixture(scope="session")
