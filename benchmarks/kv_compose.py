@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,11 +37,12 @@ def read(model: TransformersEngine, head: tuple[int, ...], text: tuple[int, ...]
 
 
 def measured(
-    model: TransformersEngine, count: int, prompts: int, choose: str, clock: Callable[[], float], *, apart: bool
-) -> list[dict[str, Any]]:
+    model: TransformersEngine, count: int, shares: Sequence[int], prompts: int, choose: str,
+    clock: Callable[[], float], *, apart: bool,
+) -> list[dict[str, Any]]:  # fmt: skip
     """A row for each share, for so many memories."""
     head = model.encode(OPENING)
-    held: dict[int, dict[str, list[float]]] = {share: {"kl": [], "top1": [], "ratio": []} for share in SHARES}
+    held: dict[int, dict[str, list[float]]] = {share: {"kl": [], "top1": [], "ratio": []} for share in shares}
     for number in range(prompts):
         size = TOTAL // count
         texts = [kv.tokens(model, size, skip=(7 * number + 11 * part) % 90) for part in range(count)]
@@ -59,7 +60,7 @@ def measured(
         run.extend(prompt)
         full = clock() - begin
         exact = run.extend(forced, every=True)
-        for share in SHARES:
+        for share in shares:
             begin = clock()
             joined, _ = blend(model, pieces, question, share=share, choose=choose)
             spent = clock() - begin
@@ -86,20 +87,21 @@ def main() -> int:
     model = kv.engine("float32", args.threads)
     prompts = 1 if args.quick else args.prompts
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
+    shares = [share for share in SHARES if f"recompute_{share}" in args.only]
     rows = [
-        row for count in COUNTS for row in measured(model, count, prompts, args.choose, clock, apart=not args.alone)
+        row
+        for count in COUNTS
+        for row in measured(model, count, shares, prompts, args.choose, clock, apart=not args.alone)
     ]
-    rows = [row for row in rows if f"recompute_{row['recompute']}" in args.only]
     result: dict[str, Any] = {"rows": rows, "prompts": prompts, "choose": args.choose, "clock": args.clock,
                               "tokens": TOTAL, "machine": machine()}  # fmt: skip
-    for share in SHARES:
+    for share in shares:
         mine = [row for row in rows if row["recompute"] == share]
-        if mine:
-            result[f"recompute_{share}"] = {
-                "kl": max(row["kl"] for row in mine),
-                "top1_agreement": min(row["top1_agreement"] for row in mine),
-                "ttft_ratio": max(row["ttft_ratio"] for row in mine),
-            }
+        result[f"recompute_{share}"] = {
+            "kl": max(row["kl"] for row in mine),
+            "top1_agreement": min(row["top1_agreement"] for row in mine),
+            "ttft_ratio": max(row["ttft_ratio"] for row in mine),
+        }
     result["alone"] = args.alone
     name = "_".join(
         ["kv_compose", *([args.choose] if args.choose != "asked" else []), *(["alone"] if args.alone else [])]

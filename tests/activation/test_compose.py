@@ -9,17 +9,16 @@ from tercet.activation.compose import Blend, Link, Piece, aside, assemble, blend
 from tercet.engine.cache import KVCache
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest
-from tercet.testing.tiny import tiny_engine
+from tercet.testing.tiny import FAMILIES, tiny_engine
 
 HEAD, TEXTS, QUESTION = (
     tuple(range(30, 35)),
     ((41, 42, 43, 44, 45, 46), tuple(range(50, 62)), (70, 71, 72)),
     (80, 81, 82),
 )
-FAMILIES = ("llama", "qwen", "gemma")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*FAMILIES])
 def engine(request: pytest.FixtureRequest) -> TransformersEngine:
     return tiny_engine(request.param, sliding_window=64) if request.param == "gemma" else tiny_engine(request.param)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.activation.kept import file_of, files, use
+from tests.tiny_vault import Open
 
 from tercet import Tercet
-from tercet.activation.memory import Used
 from tercet.cube import Activation, MemCube
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import (
@@ -30,21 +31,6 @@ from tercet.scoped import ScopedMemory
 from tercet.testing.base import all_clear
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import blobs
-
-Open = Callable[..., Tercet]
-
-
-def use(view: ScopedMemory, cube: MemCube, engine: TransformersEngine) -> Used:
-    return view.tercet.kv.use(view._tenant, view.scope, cube.id, engine)
-
-
-def files(t: Tercet) -> list[Path]:
-    return sorted(path for path in (t.vault.folder / "blobs").rglob("*") if path.is_file())
-
-
-def data_file(view: ScopedMemory, cube: MemCube) -> Path:
-    assert isinstance(cube.payload, Activation)
-    return blobs.path_of(blobs.folder_of(view._tenant.path), cube.payload.blobs[0].sha256)
 
 
 def test_stored_and_used_gives_the_logits_of_a_fresh_prefill(alice: ScopedMemory, tiny: TransformersEngine) -> None:
@@ -82,9 +68,9 @@ def test_equal_content_is_kept_once_and_goes_with_its_last_name(t: Tercet) -> No
     at = "2026-01-02T03:04:05+00:00"
     ours, theirs = alice.remember("Pears are ripe.", at=at), bob.remember("Pears are ripe.", at=at)
     one, other = alice.promote(ours), bob.promote(theirs)
-    assert data_file(alice, one) == data_file(bob, other)
+    assert file_of(alice, one) == file_of(bob, other)
     alice.forget(ours.id)
-    assert data_file(bob, other).exists()
+    assert file_of(bob, other).exists()
     all_clear(t)
     bob.forget(theirs.id)
     assert files(t) == []
@@ -94,8 +80,8 @@ def test_equal_content_is_kept_once_and_goes_with_its_last_name(t: Tercet) -> No
 def test_another_tenant_shares_nothing(t: Tercet) -> None:
     made = [t.scope(tenant=name, user="alice") for name in ("a", "b")]
     cubes = [view.promote(view.remember("Pears.", at="2026-01-02T03:04:05+00:00")) for view in made]
-    assert data_file(made[0], cubes[0]).name == data_file(made[1], cubes[1]).name
-    assert data_file(made[0], cubes[0]) != data_file(made[1], cubes[1])
+    assert file_of(made[0], cubes[0]).name == file_of(made[1], cubes[1]).name
+    assert file_of(made[0], cubes[0]) != file_of(made[1], cubes[1])
     with pytest.raises(MissingMemory):
         made[1].demote(cubes[0].id)
 
@@ -141,7 +127,7 @@ def test_a_cache_is_of_the_main_line_as_it_is_now(alice: ScopedMemory) -> None:
 
 def test_what_is_unlinked_is_overwritten(alice: ScopedMemory, tmp_path: Path) -> None:
     text = alice.remember("The boiler code is 4417.")
-    path = data_file(alice, alice.promote(text))
+    path = file_of(alice, alice.promote(text))
     (tmp_path / "link").hardlink_to(path)
     alice.forget(text.id)
     assert not path.exists()
@@ -233,8 +219,7 @@ def test_a_damaged_file_is_refused_and_text_still_serves(
 ) -> None:
     with opened() as t:
         cube = t.scope(user="alice").promote(t.scope(user="alice").remember("Pears are ripe."))
-        assert isinstance(cube.payload, Activation)
-        damage(blobs.path_of(blobs.folder_of(t.vault.tenant("default").path), cube.payload.blobs[which].sha256))
+        damage(file_of(t.scope(user="alice"), cube, which))
     with opened() as t:
         alice = t.scope(user="alice")
         with pytest.raises(VaultDamaged, match=r"promote the memory again|missing"):
@@ -296,6 +281,39 @@ def test_two_at_once_make_one(opened: Open) -> None:
         all_clear(t)
 
 
+BUILD = """
+import sys, time
+from pathlib import Path
+from tercet import Tercet
+from tercet.testing.tiny import tiny_engine
+folder, id, mine, other = sys.argv[1:]
+with Tercet.open(folder, embedder=None, engines={"tiny": tiny_engine()}) as t:
+    Path(mine).touch()
+    while not Path(other).exists():
+        time.sleep(0.001)
+    print(t.scope(user="alice").promote(id).id)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_make_one(opened: Open, tmp_path: Path) -> None:
+    with opened() as t:
+        text = t.scope(user="alice").remember("Pears are ripe.")
+    flags = [str(tmp_path / name) for name in "ab"]
+    said = [sys.executable, "-c", BUILD, str(tmp_path / "vault"), text.id]
+    builders = [subprocess.Popen([*said, *order], stdout=subprocess.PIPE, text=True) for order in (flags, flags[::-1])]
+    try:
+        made = [builder.communicate(timeout=300)[0].strip() for builder in builders]
+    finally:
+        for builder in builders:
+            builder.kill()
+    assert [builder.returncode for builder in builders] == [0, 0]
+    with opened() as t:
+        assert [cube.id for cube in t.scope(user="alice").list(where={"kind": "activation"})] == list({*made})
+        assert len(files(t)) == 2
+        all_clear(t)
+
+
 FULL = """
 import resource, signal, sys
 from tercet import Tercet
@@ -327,7 +345,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_doctor_finds_orphans_and_torn_files(alice: ScopedMemory) -> None:
-    path = data_file(alice, alice.promote(alice.remember("Pears are ripe.")))
+    path = file_of(alice, alice.promote(alice.remember("Pears are ripe.")))
     orphan = path.with_name("0" * 64)
     orphan.write_bytes(b"x" * 10)
     torn = blobs.folder_of(alice._tenant.path) / "x.part"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.activation.kept import files
+from tests.tiny_vault import Open
 
-from tercet import Tercet
 from tercet.schedule.promotion import Candidate, MeasuredCost, Pace
 from tercet.scoped import ScopedMemory
-from tercet.testing.tiny import tiny_engine
-
-Open = Callable[..., Tercet]
+from tercet.testing.tiny import FAMILIES, tiny_engine
 
 
 def test_one_cache_gives_the_answer_of_its_text(alice: ScopedMemory) -> None:
@@ -26,7 +24,7 @@ def test_one_cache_gives_the_answer_of_its_text(alice: ScopedMemory) -> None:
     assert over.first > 0
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
+@pytest.mark.parametrize("family", [*FAMILIES])
 def test_joined_caches_give_the_answer_of_their_texts_at_100(opened: Open, family: str) -> None:
     engine = tiny_engine(family, sliding_window=400) if family == "gemma" else tiny_engine(family)
     with opened(engines={"x": engine}) as t:
@@ -133,4 +131,4 @@ def test_a_second_cache_is_kept_for_joining_and_is_used_where_much_stands_before
         exact_again = alice.chat("Which are ripe?", max_tokens=6, share=100)
         assert exact_again.tokens == with_it.tokens
         alice.forget([text.id for text in texts])
-        assert [path for path in (t.vault.folder / "blobs").rglob("*") if path.is_file()] == []
+        assert files(t) == []

@@ -30,6 +30,9 @@ def test_promote_chat_demote(told: Cli) -> None:
     assert done.json["cube"]["kind"] == "activation"
     assert done.json["cube"]["derivations"] == [{"id": id, "version": 1}]
     kv = done.json["cube"]["id"]
+    told_so = f"(activation, {done.json['tokens']} tokens, made from {id})"
+    assert told_so in told("list").out
+    assert told("show", kv).out.startswith(told_so)
     [reply] = told("chat", "Which pears?", "--max-tokens", "5", "--json").json["replies"]
     assert (reply["kv"], reply["memories"], reply["reused"]) == ([kv], [id], done.json["tokens"])
     lines = told("chat", "--max-tokens", "3", stdin=b"Which pears?\n\nAnd plums?\n").out

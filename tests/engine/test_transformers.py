@@ -9,13 +9,12 @@ from tercet.engine.base import differences
 from tercet.engine.cache import EntryKind
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest
-from tercet.testing.tiny import tiny_engine
+from tercet.testing.tiny import FAMILIES, tiny_engine
 
-FAMILIES = ("llama", "qwen", "gemma")
 PROMPT = tuple(range(7, 67))
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[*FAMILIES])
 def engine(request: pytest.FixtureRequest) -> TransformersEngine:
     return tiny_engine(request.param)
 

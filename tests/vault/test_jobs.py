@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 
 from tercet import EmbeddingFailed, Tercet
+from tercet.schedule import worker
 from tercet.schedule.worker import run_due
 from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock
 from tercet.vault import jobs
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import query
+from tercet.vault.sqlite import Tenant
 
 
 @pytest.fixture
@@ -105,6 +108,41 @@ def test_a_killed_workers_job_is_done_by_the_next(tmp_path: Path, clock: SeededC
     with Tercet.open(tmp_path, embedder=FakeEmbedder(), clock=clock) as t:
         assert t.work(until_idle=True) == 1
         assert t.stats()["tenants"]["default"]["without_vector"] == 0
+
+
+def test_a_lease_is_renewed_while_its_job_runs(t: Tercet, clock: SeededClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that takes many leases' time is not taken by another worker, and is done once."""
+    monkeypatch.setattr(worker, "RENEW", timedelta(milliseconds=1))
+    tenant, others = t.vault.tenant("default"), list[jobs.Job | None]()
+
+    def long_job(tenant: Tenant) -> None:
+        for _ in range(5):
+            clock.advance(jobs.LEASE * 0.8)
+            wanted, deadline = to_micros(clock() + jobs.LEASE), time.monotonic() + 30
+            while True:
+                with tenant.maintaining() as connection:
+                    if query(connection, "SELECT lease FROM jobs") == [(wanted,)]:
+                        break
+                assert time.monotonic() < deadline, "nobody renewed the lease"
+            with tenant.maintaining() as connection:
+                others.append(jobs.take(connection, ["index"], worker="other", at=clock()))
+
+    with tenant.maintaining() as connection:
+        jobs.enqueue(connection, "index", {}, at=clock())
+    assert run_due(tenant, {"index": long_job}, clock) == 1
+    assert others == [None] * 5
+    with tenant.maintaining() as connection:
+        assert jobs.counts(connection) == {}
+
+
+def test_a_job_put_down_anew_is_not_held_by_a_renewal(t: Tercet, clock: SeededClock) -> None:
+    with t.vault.tenant("default").maintaining() as connection:
+        jobs.enqueue(connection, "index", {}, at=clock())
+        job = jobs.take(connection, ["index"], worker="a", at=clock())
+        assert job is not None
+        jobs.enqueue(connection, "index", {}, at=clock())
+        assert jobs.renew(connection, job, at=clock()) is None
+        assert jobs.take(connection, ["index"], worker="b", at=clock()) is not None
 
 
 def test_a_dead_workers_lease_ends_with_it(tmp_path: Path, clock: SeededClock) -> None:

@@ -40,7 +40,7 @@ def run(session: Session, args: Namespace) -> Answer:
 def _row(cube: MemCube, width: int | None) -> Line:
     when = f"{cube.observed:%Y-%m-%d %H:%M}" if cube.observed else " " * 16
     front = f"  {when}  "
-    said = f"{cube.speaker}: {cube.text}" if cube.speaker else cube.text
-    said = f"{out.marked(cube)}{said}"
+    speaker = f"{cube.speaker}: " if cube.speaker else ""
+    said = f"{out.marked(cube)}{speaker}{out.words(cube)}"
     left = None if width is None else max(width - len(cube.id) - len(front), 20)
     return [Span(cube.id, "strong"), Span(front, "faint"), out.one_line(said, left)]

@@ -159,6 +159,15 @@ def heading(cube: MemCube) -> str:
     return day_and_time(cube.observed) + (f" · {cube.speaker}" if cube.speaker else "")
 
 
+def words(cube: MemCube) -> str:
+    """Its text; of a tensor, which has none, what it is and what it was made from."""
+    if cube.kind == "text":
+        return cube.text
+    tokens: int | None = getattr(cube.payload, "tokens", None)
+    size = "" if tokens is None else f", {count(tokens, 'token')}"
+    return f"({cube.kind}{size}, made from {', '.join(link.id for link in cube.behavioural.derivations)})"
+
+
 def marked(cube: MemCube) -> str:
     """What stands before a memory that is in quarantine."""
     return "[quarantined] " if cube.governance.trust == 0 else ""

@@ -28,7 +28,7 @@ def run(session: Session, args: Namespace) -> Answer:
 
 def cube_lines(cube: MemCube) -> list[Line]:
     """The text, then every field that says something."""
-    lines: list[Line] = [*out.block(cube.text, ""), ""]
+    lines: list[Line] = [*out.block(out.words(cube), ""), ""]
     for name, value in cube_json(cube).items():
         if name != "text" and (said := _said(value)):
             lines.append([Span(f"{name:<{WIDTH}}", "faint"), said])

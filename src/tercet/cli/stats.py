@@ -35,6 +35,8 @@ def _row(name: str, value: str) -> Line:
 def _said(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_said(one)}" for key, one in value.items()) or "–"
+    if value is None:
+        return "–"
     if isinstance(value, float):
         return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -64,6 +64,15 @@ def take(connection: apsw.Connection, names: Sequence[str], *, worker: str, at: 
             "UPDATE jobs SET lease = ?, worker = ?, attempts = attempts + 1 WHERE n = ?", (lease, worker, n)
         )
         return Job(n, name, json.loads(body), attempts + 1, lease)
+
+
+def renew(connection: apsw.Connection, job: Job, *, at: datetime) -> Job | None:
+    """Let the lease of a job that is still worked on begin anew; None if the job was put down again or taken since."""
+    lease = to_micros(at + LEASE)
+    held = query(
+        connection, "UPDATE jobs SET lease = ? WHERE n = ? AND lease = ? RETURNING n", (lease, job.n, job.lease)
+    )
+    return replace(job, lease=lease) if held else None
 
 
 def holders(connection: apsw.Connection) -> list[str]:

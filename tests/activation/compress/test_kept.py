@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tests.activation.kept import use
 from torch import Tensor
 
 from tercet import Tercet
@@ -18,21 +18,18 @@ from tercet.activation.compress.apply import compress
 from tercet.activation.compress.reform import Reform
 from tercet.activation.compress.views import prefill, views
 from tercet.activation.gather import gather, heads_of
-from tercet.activation.memory import Used
-from tercet.cube import MemCube
 from tercet.engine.cache import Entry, EntryKind, KVCache
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest, MissingMemory
 from tercet.scoped import ScopedMemory
 from tercet.testing.base import all_clear
-from tercet.testing.tiny import tiny_engine
+from tercet.testing.tiny import FAMILIES, tiny_engine
 
 TOKENS = tuple(7 + place * 37 % 200 for place in range(120))
 MORE = tuple(range(30, 50))
-Open = Callable[..., Tercet]
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen", "gemma"])
+@pytest.fixture(scope="module", params=[*FAMILIES])
 def engine(request: pytest.FixtureRequest) -> TransformersEngine:
     return tiny_engine(request.param)
 
@@ -134,10 +131,6 @@ def test_what_is_compressed_is_not_cut_joined_or_compressed_again(tiny: Transfor
 # A KV memory that keeps a share of its rows.
 
 TEXT = "The boiler code is 4417. The plumber is Bo, who comes on Mondays, unless it rains. " * 2
-
-
-def use(view: ScopedMemory, cube: MemCube, engine: TransformersEngine) -> Used:
-    return view.tercet.kv.use(view._tenant, view.scope, cube.id, engine)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
