@@ -132,8 +132,13 @@ class AdapterEngine(CacheEngine, Protocol):
     def head(self) -> Callable[[Tensor], Tensor]:
         """States to scores of the vocabulary."""
 
-    def read(self, ids: Tensor, past: Any = None) -> Tensor:  # noqa: ANN401  # a cache of transformers
-        """The last states, (B, T, width), of texts of one length or padded behind; gradients flow."""
+    def read(
+        self, ids: Tensor, past: Any = None, *, positions: Tensor | None = None, seen: Tensor | None = None  # noqa: ANN401
+    ) -> Tensor:
+        """The last states, (B, T, width), of texts of one length or padded behind; gradients flow.
+
+        See `TransformersEngine.read` for the rest.
+        """
 
 
 def require(engine: Engine, ability: Ability, what: str) -> None:
