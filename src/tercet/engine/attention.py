@@ -197,7 +197,12 @@ def attend(  # the signature is transformers'
 
 
 def _plain(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None, mask: Tensor | None  # noqa: ANN401
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    mask: Tensor | None,
 ) -> Tensor:
     """(B, q, Hq, d) of texts of equal length, or padded behind, which no token before the padding sees."""
     queries, keys, group = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]

@@ -133,7 +133,12 @@ class AdapterEngine(CacheEngine, Protocol):
         """States to scores of the vocabulary."""
 
     def read(
-        self, ids: Tensor, past: Any = None, *, positions: Tensor | None = None, seen: Tensor | None = None  # noqa: ANN401
+        self,
+        ids: Tensor,
+        past: Any = None,
+        *,
+        positions: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """The last states, (B, T, width), of texts of one length or padded behind; gradients flow.
 

@@ -260,7 +260,12 @@ class TransformersEngine:
         return self._decoder(**taken).last_hidden_state
 
     def read(
-        self, ids: Tensor, past: Any = None, *, positions: Tensor | None = None, seen: Tensor | None = None  # noqa: ANN401
+        self,
+        ids: Tensor,
+        past: Any = None,
+        *,
+        positions: Tensor | None = None,
+        seen: Tensor | None = None,
     ) -> Tensor:
         """The decoder's last states, (B, T, width), of texts of one length or padded behind; gradients flow.
 

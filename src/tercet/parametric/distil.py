@@ -14,16 +14,18 @@ from tercet.cube import Link
 from tercet.errors import InvalidRequest
 from tercet.parametric import samples
 from tercet.parametric.adapter import Adapter
-from tercet.parametric.examples import Example, answers, conversation, plain, taught
+from tercet.parametric.examples import Example, Read, answers, conversation, plain, taught
 from tercet.parametric.facts import Fact
 from tercet.parametric.general import REPLAY_QUESTIONS, REPLAY_TEXTS, STRANGERS
-from tercet.parametric.train import Progress, Recipe, Record, train
+from tercet.parametric.train import Kept, Progress, Recipe, Record, train
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
 
 Systems = Sequence[str | None]
 """What stands in the system's place in turn (None: what the template puts there)."""
+OWN = 12
+"""Tokens of the base's own answers that are replayed."""
 READ = "Answer from what you know:\n"
 
 
@@ -32,9 +34,10 @@ def distil(
     folder: Path | None = None, progress: Progress | None = None,
 ) -> tuple[Adapter, Record]:  # fmt: skip
     """Teach facts to an adapter. Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint."""
-    made = examples(engine, samples.training(facts), facts, recipe, systems)
-    kept = replayed(engine, recipe.replay, strangers(facts)) if recipe.replay else []
-    return train(engine, made, kept, recipe, folder=folder, progress=progress)
+    made = examples(engine, samples.training(facts, recipe.wordings), facts, recipe, systems)
+    read = Kept(engine, recipe)
+    kept = replayed(engine, recipe.replay, strangers(facts), read) if recipe.replay else []
+    return train(engine, made, kept, recipe, read=read, folder=folder, progress=progress)
 
 
 def examples(
@@ -86,15 +89,17 @@ def strangers(facts: Sequence[Fact], most: int = 32) -> list[str]:
     return [question.replace(who, STRANGERS[n % len(STRANGERS)]) for n, (question, who) in enumerate(chosen)]
 
 
-def replayed(engine: AdapterEngine, weight: float, others: Sequence[str] = ()) -> list[Example]:
+def replayed(
+    engine: AdapterEngine, weight: float, others: Sequence[str] = (), read: Read | None = None
+) -> list[Example]:  # fmt: skip
     """General text, and questions with the base's own answers: only the divergence from the base counts there."""
-    questions = [question for question, _ in REPLAY_QUESTIONS]
+    questions = [question for question, _ in REPLAY_QUESTIONS[::3]]
     questions = [one for pair in zip_longest(questions, others) for one in pair if one is not None]
-    own = answers(engine, questions, max_tokens=24)
+    own = answers(engine, questions, max_tokens=OWN)
     found = [conversation(engine, [(question, answer)]) for question, answer in zip(questions, own, strict=True)]
     for place, text in enumerate(REPLAY_TEXTS):
         found.insert(place * len(questions) // len(REPLAY_TEXTS) + place, plain(engine, text))
-    return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one)) for one in found]
+    return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one, read=read)) for one in found]
 
 
 def _read(engine: AdapterEngine, one: samples.Sample, text: str, recipe: Recipe, system: str | None) -> Example:

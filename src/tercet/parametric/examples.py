@@ -91,10 +91,12 @@ def scores_at(engine: AdapterEngine, examples: Sequence[Example], read: Read | N
     return engine.head(wanted).float()
 
 
-def taught(engine: AdapterEngine, example: Example, reads: Example | None = None) -> Teacher:
+def taught(
+    engine: AdapterEngine, example: Example, reads: Example | None = None, *, read: Read | None = None
+) -> Teacher:  # fmt: skip
     """What the model as it is says at an example's marks; `reads` is the same answer behind a prompt with the text."""
     with torch.no_grad():
-        logs = scores_at(engine, [reads or example]).log_softmax(-1)
+        logs = scores_at(engine, [reads or example], read).log_softmax(-1)
     best = logs.topk(min(TOP, logs.shape[1]), dim=-1)
     return Teacher(best.indices.int(), best.values.half())
 

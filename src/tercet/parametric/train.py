@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
-REPLAYS = 2
+REPLAYS = 1
 """General pieces beside each step's conversations."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
@@ -51,6 +51,8 @@ class Recipe:
         A name of OPTIMIZERS; its published learning rate if `lr` is None.
     epochs:
         Passes over all questions at most; it stops earlier once an epoch's loss a token is below `stop` nats.
+    wordings:
+        Questions about a fact at most, all if None: with many facts each wording need not be learnt with each.
     batch, pack:
         Conversations a step, and questions in each.
     ce, kl, replay:
@@ -72,6 +74,7 @@ class Recipe:
     optimizer: str = "adamw"
     lr: float | None = None
     epochs: int = 8
+    wordings: int | None = None
     batch: int = 2
     pack: int = 6
     ce: float = 1.0
@@ -87,7 +90,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
+        counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every, self.wordings or 1)
         if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay) < 0 or self.ce + self.kl <= 0:
             raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
         if self.optimizer not in OPTIMIZERS:
@@ -163,7 +166,7 @@ class Kept:
 
 def train(
     engine: AdapterEngine, taught: Sequence[Example], replay: Sequence[Example], recipe: Recipe, *,
-    folder: Path | None = None, progress: Progress | None = None,
+    read: Read | None = None, folder: Path | None = None, progress: Progress | None = None,
 ) -> tuple[Adapter, Record]:  # fmt: skip
     """Train an adapter; with a folder, keep checkpoints there and go on from one that is there.
 
@@ -177,7 +180,7 @@ def train(
     if not taught:
         raise InvalidRequest("There is nothing to learn.")
     begin = time.perf_counter()
-    modules, record, read = fresh(engine, recipe), Record(), Kept(engine, recipe)
+    modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
     named = [(f"{name}.{side}", getattr(pair, side.lower())) for name, pair in modules.items() for side in "AB"]
     spec = OPTIMIZERS[recipe.optimizer]()
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(named)  # type: ignore[type-var]
@@ -230,13 +233,15 @@ def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) ->
     size = 2 if "16" in engine.base.dtype else 4
     longest = max(len(one.tokens) for one in taught)
     marks = max(len(one.marks) for one in taught)
-    each = longest * config.num_hidden_layers * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
-    values = sum(recipe.rank * (high + wide) for high, wide in engine.adapters.shapes.values())
-    room = recipe.memory_mb * 1e6 - 16 * values
+    trained = config.num_hidden_layers - first_layer(engine, recipe)
+    each = longest * trained * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
+    values = sum(pair.a.numel() + pair.b.numel() for pair in fresh(engine, recipe).values())
+    kept = sum(len(one.tokens) for one in taught) * config.hidden_size * size
+    room = recipe.memory_mb * 1e6 - 16 * values - kept
     if room < each:
         raise InvalidRequest(
-            f"Training needs about {(each + 16 * values) / 1e6:,.0f} MB beyond the model and may take "
-            f"{recipe.memory_mb:,.0f}; give more, or a lower rank or `pack`."
+            f"Training needs about {(each + 16 * values + kept) / 1e6:,.0f} MB beyond the model and may take "
+            f"{recipe.memory_mb:,.0f}; give more, or fewer facts, a lower rank or `pack`."
         )
     return min(recipe.batch, int(room // each))
 
