@@ -104,7 +104,7 @@ def first(local: list[dict[str, Any]]) -> float:
     from tercet.parametric.general import LOCAL_QUESTIONS
 
     old = {question for question, _ in LOCAL_QUESTIONS[:24]}
-    right = [one["right"] for one in local if one["question"] in old]
+    right = [bool(one["right"]) for one in local if one["question"] in old]
     return sum(right) / len(right)
 
 

@@ -65,10 +65,10 @@ def f1(told: Sequence[str], gold: Sequence[str]) -> float:
     return 2 * common / (len(told) + len(gold)) if common else 0.0
 
 
-def ways(memory: Any, adapter: str, asked: Sequence[tuple[str, str]]) -> dict[str, dict[str, float]]:
+def ways(memory: Any, adapter: str, asked: Sequence[tuple[str, str]]) -> dict[str, dict[str, Any]]:
     """Exact match and F1 of the base, of recall + prompt, of the adapter, and of both."""
     gold = [answer for _, answer in asked]
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, limit, adapters in (("base", 0, []), ("recall_and_prompt", 8, []), ("adapter", 0, [adapter]),
                                   ("adapter_and_recall", 8, [adapter])):  # fmt: skip
         told = [

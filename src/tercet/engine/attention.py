@@ -197,7 +197,7 @@ def attend(  # the signature is transformers'
 
 
 def _plain(
-    module: Any,
+    module: Any,  # noqa: ANN401  # an attention layer of any architecture
     query: Tensor,
     key: Tensor,
     value: Tensor,

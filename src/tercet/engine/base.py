@@ -129,13 +129,17 @@ class AdapterEngine(CacheEngine, Protocol):
         """How many token ids there are."""
 
     @property
+    def windows(self) -> Sequence[int | None]:
+        """How many tokens back each layer sees; None: all."""
+
+    @property
     def head(self) -> Callable[[Tensor], Tensor]:
         """States to scores of the vocabulary."""
 
     def read(
         self,
         ids: Tensor,
-        past: Any = None,
+        past: Any = None,  # noqa: ANN401  # a cache of transformers
         *,
         positions: Tensor | None = None,
         seen: Tensor | None = None,

@@ -23,11 +23,11 @@ class Halves:
     def below(self, ids: Tensor) -> Tensor:
         """What the lower layers make of tokens (B, T), before the upper ones: (B, T, width), without gradients."""
         with torch.no_grad():
-            return self.lower(input_ids=ids, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+            return self.lower(input_ids=ids, use_cache=False).last_hidden_state
 
     def above(self, states: Tensor) -> Tensor:
         """The decoder's last states, (B, T, width), from those at the cut; gradients flow."""
-        return self.upper(inputs_embeds=states, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        return self.upper(inputs_embeds=states, use_cache=False).last_hidden_state
 
 
 def cut(model: Any, layer: int) -> Halves:  # noqa: ANN401  # a causal decoder of transformers

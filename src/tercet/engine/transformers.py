@@ -262,7 +262,7 @@ class TransformersEngine:
     def read(
         self,
         ids: Tensor,
-        past: Any = None,
+        past: Any = None,  # noqa: ANN401  # a cache of transformers
         *,
         positions: Tensor | None = None,
         seen: Tensor | None = None,

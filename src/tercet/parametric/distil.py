@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Systems = Sequence[str | None]
 """What stands in the system's place in turn (None: what the template puts there)."""
+GENERAL, OTHERS = 33, 16
+"""General questions, and ones about strangers, that the base answers before training, to be held to what it says."""
 OWN = 12
 """Tokens of the base's own answers that are replayed."""
 READ = "Answer from what you know:\n"
@@ -80,7 +82,7 @@ def _apart(order: list[samples.Sample], size: int) -> list[samples.Sample]:
     return part
 
 
-def strangers(facts: Sequence[Fact], most: int = 32) -> list[str]:
+def strangers(facts: Sequence[Fact], most: int = OTHERS) -> list[str]:
     """Questions in the wordings that are taught, about people who are not: at most so many, spread over the facts."""
     asked = [(one.question, fact.subject) for fact in facts if fact.subject != "I" and fact.relation != "text"
              for one in samples.training([fact]) if one.kind == "ask"]  # fmt: skip
@@ -93,7 +95,7 @@ def replayed(
     engine: AdapterEngine, weight: float, others: Sequence[str] = (), read: Read | None = None
 ) -> list[Example]:  # fmt: skip
     """General text, and questions with the base's own answers: only the divergence from the base counts there."""
-    questions = [question for question, _ in REPLAY_QUESTIONS[::3]]
+    questions = [question for question, _ in REPLAY_QUESTIONS[:: len(REPLAY_QUESTIONS) // GENERAL]]
     questions = [one for pair in zip_longest(questions, others) for one in pair if one is not None]
     own = answers(engine, questions, max_tokens=OWN)
     found = [conversation(engine, [(question, answer)]) for question, answer in zip(questions, own, strict=True)]
