@@ -96,8 +96,8 @@ def _adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
     lines = [
         f"adapter {made.id} version {made.version}: rank {payload.rank}, {size:,} bytes",
         f"  asked in other words, {after:.0%} of the facts are recalled ({before:.0%} before)",
-        f"  {report['locality']:.0%} of the general questions that were answered right still are; "
-        f"loss on general text {report['general_loss_change']:+.1%}",
+        f"  {report['locality']:.0%} of the general questions that were answered right still are",
+        f"  loss on general text {report['general_loss_change']:+.1%}",
         f"  {report['leak']:.0%} of questions about strangers are answered with what was taught about others",
         *(
             f"  contradiction: {one['subject']} · {one['relation']}; the newest is taught"
