@@ -210,7 +210,7 @@ def test_gradients_reach_the_adapter_alone(tiny: TransformersEngine) -> None:
 def learnt(tiny: TransformersEngine) -> tuple[str, str, list[float]]:
     """The keys of an adapter that was taught a fact and of one that was not, and the first one's losses."""
     adapter, record = distil(
-        tiny, facts("Ada lives in Graz."), Recipe(rank=8, epochs=40, replay=0, lr=5e-3, pack=1, stop=0.05)
+        tiny, facts("Ada lives in Graz."), Recipe(rank=8, epochs=40, replay=0, lr=5e-3, pack=1, stop=0.05, top=1.0)
     )
     other, _ = distil(tiny, facts("Jon works as a smith."), Recipe(rank=2, epochs=1, replay=0))
     return tiny.adapters.attach(adapter.modules), tiny.adapters.attach(other.modules), record.epoch_losses
