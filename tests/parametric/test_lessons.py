@@ -178,6 +178,16 @@ def test_replayed_text_counts_by_the_divergence_alone(tiny: TransformersEngine) 
         assert len(one.teacher.ids) == len(one.marks)
 
 
+def test_every_second_general_question_stands_behind_a_fact(chatty: TransformersEngine) -> None:
+    found = facts("Mara works as a smith.", "Mara lives in Graz.")
+    made = replayed(chatty, 0.5, ["What is it?"], facts=found)
+    texts = [chatty.tokenizer.decode(one.tokens) for one in made]
+    assert [text.count("<s>assistant\n") for text in texts].count(2) == sum("Mara" in text for text in texts) >= 16
+    behind = next(one for one, text in zip(made, texts, strict=True) if "Mara" in text)
+    learnt = chatty.tokenizer.decode([behind.tokens[mark] for mark in behind.marks])
+    assert not any(word in learnt for word in ("smith", "Smith", "Graz"))  # it is held to the base there, not taught
+
+
 def test_strangers_are_asked_about_in_the_wordings_that_are_taught() -> None:
     found = facts("Mara works as a smith.", "My dog is called Rufus.", "We all went to the beach.")
     asked = strangers(found, 5)

@@ -119,6 +119,7 @@ def test_the_rebuild_job_trains_without_what_was_forgotten(t: Tercet, alice: Sco
     assert [link.id for link in left.behavioural.derivations] == [ids[1]]
 
 
+@pytest.mark.slow
 def test_what_was_forgotten_is_known_before_and_not_after_training_again(
     t: Tercet, alice: ScopedMemory, tiny: TransformersEngine
 ) -> None:
@@ -131,7 +132,7 @@ def test_what_was_forgotten_is_known_before_and_not_after_training_again(
         return membership(tiny, key, probed, unseen)
 
     cubes = alice.remember_many(["Ada lives in Graz.", "Jon works as a smith."])
-    t.teaching = Teaching(replace(QUICK, rank=8, epochs=40, lr=5e-3, pack=1, top=1.0, stop=0.05), OPEN)
+    t.teaching = Teaching(replace(QUICK, rank=8, epochs=25, wordings=6, lr=5e-3, pack=1, top=1.0, stop=0.05), OPEN)
     assert probe(promoted(alice, [cube.id for cube in cubes], t.teaching).id).known
     alice.forget(cubes[0].id)
     t.work(until_idle=True)

@@ -149,16 +149,18 @@ def mean_loss(engine: AdapterEngine, texts: Iterable[str]) -> float:
 
 def answers(
     engine: AdapterEngine, questions: Sequence[str], *, system: str | None = None, max_tokens: int = 16,
-    systems: Mapping[int, str] | None = None,
+    systems: Mapping[int, str] | None = None, behind: Mapping[int, Turns] | None = None,
 ) -> list[str]:  # fmt: skip
     """The model's greedy answers, in order, many at a time: the same as each alone, but for rounding.
 
-    `systems` gives some questions, by their number, a system's words of their own.
+    `systems` gives some questions, by their number, a system's words of their own; `behind` what was said before.
     """
     prompts = []
     for number, question in enumerate(questions):
         words = (systems or {}).get(number, system)
         turns: list[Turn] = [{"role": "system", "content": words}] if words is not None else []
+        for asked, told in (behind or {}).get(number, ()):
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]
         prompts.append(engine.encode(engine.render([*turns, {"role": "user", "content": question}])))
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     made: dict[int, str] = {}

@@ -56,6 +56,8 @@ class Report:
 
     `recall` is of held-out wordings, `reverse` of those that ask from the value back to the subject. `leak` is the
     share of questions about people who were not taught that are answered with a taught value: small models claim much.
+    `locality_in_talk` is locality where each question follows one about a fact and its answer, of those that the base
+    answers right there. Neither of the two is bound.
     """
 
     recall: tuple[float, float]
@@ -64,6 +66,7 @@ class Report:
     general_loss_change: float
     locality: float
     known: int
+    locality_in_talk: float
     leak: float
     questions: int
     bounds: dict[str, Any]
@@ -105,6 +108,7 @@ def judge(
     known = [one for one, told in zip(LOCAL_QUESTIONS, before[2], strict=True) if holds(told, one[1])]
     after = _with(engine, (key,), lambda: measured([question for question, _ in known]))
     claimed = _with(engine, (key,), lambda: answers(engine, strangers, max_tokens=MAX_TOKENS))
+    in_talk = _in_talk(engine, key, facts, known)
     if not all(math.isfinite(loss) for loss in (before[1], after[1])):
         raise Refused("The loss on general text is no number; the gate cannot be computed and passes nothing.")
     right = [[holds(answer, one.gold) for answer, one in zip(part[0], asked, strict=True)] for part in (before, after)]
@@ -116,7 +120,8 @@ def judge(
         if any(one.kind == "reverse" for one in asked) else None,
         general_loss=(before[1], after[1]), general_loss_change=after[1] / before[1] - 1,
         locality=sum(kept) / len(kept) if kept else 1.0, known=len(kept),
-        leak=sum(told) / len(told) if told else 0.0, questions=len(asked), bounds=asdict(limits),
+        locality_in_talk=in_talk, leak=sum(told) / len(told) if told else 0.0,
+        questions=len(asked), bounds=asdict(limits),
     )  # fmt: skip
     found.rows = [
         {"question": one.question, "gold": one.gold, "kind": one.kind, "source": [one.source.id, one.source.version],
@@ -201,6 +206,21 @@ def fact_subject(facts: Sequence[Fact], question: str) -> str:
     """Whom a question asks about: the longest subject of the facts that stands in it; "\\0" if none does."""
     there = [fact.subject for fact in facts if fact.subject != "I" and fact.subject in question]
     return max(there, key=len, default="\0")
+
+
+def _in_talk(
+    engine: AdapterEngine, key: str, facts: Sequence[Fact], known: Sequence[tuple[str, str]]
+) -> float:  # fmt: skip
+    """The share of general questions that are answered right behind a fact, of those that the base answers so."""
+    told = [(one.question, one.answer) for one in samples.training(facts, 1)]
+    behind = {number: [told[number % len(told)]] for number in range(len(known))}
+
+    def asked() -> list[bool]:
+        said = answers(engine, [question for question, _ in known], max_tokens=MAX_TOKENS, behind=behind)
+        return [holds(answer, gold) for answer, (_, gold) in zip(said, known, strict=True)]
+
+    before, after = _with(engine, (), asked), _with(engine, (key,), asked)
+    return sum(new for old, new in zip(before, after, strict=True) if old) / sum(before) if any(before) else 1.0
 
 
 def _loss(engine: AdapterEngine, one: Sample) -> float:
