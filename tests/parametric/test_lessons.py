@@ -20,7 +20,7 @@ from tercet.parametric.externalise import externalise
 from tercet.parametric.facts import Fact, read, settle
 from tercet.parametric.gate import Bounds, holds, judge, membership, spread
 from tercet.parametric.general import LOCAL_QUESTIONS, MEASURED_TEXTS, REPLAY_QUESTIONS, REPLAY_TEXTS
-from tercet.parametric.train import Recipe
+from tercet.parametric.train import Recipe, fresh
 from tercet.testing.tiny import TEMPLATE, tiny_engine
 
 WHEN = datetime(2025, 1, 1, tzinfo=UTC)
@@ -83,6 +83,30 @@ def test_held_out_wordings_are_never_taught_and_all_name_their_source() -> None:
     assert {one.source.id for one in train} == {one.source.id for one in test} == {"c0", "c1", "c2", "c3"}
     without = samples.training(found[1:])
     assert [one for one in train if one.source.id != "c0"] == without  # a source takes its own samples along, no other
+
+
+def test_a_part_of_the_wordings_goes_round_with_the_facts() -> None:
+    found = facts(*(f"{name} lives in {city}." for name, city in (("Ada", "Graz"), ("Jon", "Oslo"), ("Liv", "Lima"))))
+    every, some = samples.training(found), samples.training(found, 5)
+    assert [one.source.id for one in some] == ["c0"] * 5 + ["c1"] * 5 + ["c2"] * 5
+    assert set(some) < set(every)
+    assert {one.template for one in some} == {one.template for one in every}
+    assert samples.training(found, 99) == every
+
+
+def test_a_sentence_that_fits_no_pattern_is_taught_from_several_places() -> None:
+    [fact] = facts("We all went to the beach with our cousins yesterday.")
+    made = samples.training([fact])
+    cuts = [one for one in made if one.kind == "cloze"]
+    assert [one.question for one in cuts] == ['Complete: "We all …"', 'Complete: "We all went …"']
+    assert [one.answer for one in cuts] == [
+        "Went to the beach with our cousins yesterday.", "To the beach with our cousins yesterday.",
+    ]  # fmt: skip
+    told = [one for one in made if one.kind == "tell"]
+    assert [one.question for one in told] == [
+        "What do you remember about We and yesterday?", "We, cousins: what was said?",
+    ]  # fmt: skip
+    assert {one.answer for one in told} == {fact.text}
 
 
 def test_a_value_of_two_subjects_is_not_asked_backwards() -> None:
@@ -154,6 +178,16 @@ def test_replayed_text_counts_by_the_divergence_alone(tiny: TransformersEngine) 
         assert len(one.teacher.ids) == len(one.marks)
 
 
+def test_every_second_general_question_stands_behind_a_fact(chatty: TransformersEngine) -> None:
+    found = facts("Mara works as a smith.", "Mara lives in Graz.")
+    made = replayed(chatty, 0.5, ["What is it?"], facts=found)
+    texts = [chatty.tokenizer.decode(one.tokens) for one in made]
+    assert [text.count("<s>assistant\n") for text in texts].count(2) == sum("Mara" in text for text in texts) >= 16
+    behind = next(one for one, text in zip(made, texts, strict=True) if "Mara" in text)
+    learnt = chatty.tokenizer.decode([behind.tokens[mark] for mark in behind.marks])
+    assert not any(word in learnt for word in ("smith", "Smith", "Graz"))  # it is held to the base there, not taught
+
+
 def test_strangers_are_asked_about_in_the_wordings_that_are_taught() -> None:
     found = facts("Mara works as a smith.", "My dog is called Rufus.", "We all went to the beach.")
     asked = strangers(found, 5)
@@ -163,6 +197,14 @@ def test_strangers_are_asked_about_in_the_wordings_that_are_taught() -> None:
     general = {question for part in (REPLAY_QUESTIONS, LOCAL_QUESTIONS) for question, _ in part}
     assert len(general) == len(REPLAY_QUESTIONS) + len(LOCAL_QUESTIONS)  # what is measured is never replayed
     assert not set(REPLAY_TEXTS) & set(MEASURED_TEXTS)
+
+
+def test_only_the_upper_layers_are_adapted() -> None:
+    engine = tiny_engine()
+    for top, lowest in ((0.25, 3), (0.5, 2), (1.0, 0)):
+        named = fresh(engine, Recipe(rank=2, top=top))
+        assert min(int(name.split(".")[2]) for name in named) == lowest
+        assert len(named) == (4 - lowest) * 7
 
 
 def test_gradients_reach_the_adapter_alone(tiny: TransformersEngine) -> None:
@@ -178,7 +220,7 @@ def test_gradients_reach_the_adapter_alone(tiny: TransformersEngine) -> None:
 def learnt(tiny: TransformersEngine) -> tuple[str, str, list[float]]:
     """The keys of an adapter that was taught a fact and of one that was not, and the first one's losses."""
     adapter, record = distil(
-        tiny, facts("Ada lives in Graz."), Recipe(rank=8, epochs=40, replay=0, lr=5e-3, pack=1, stop=0.05)
+        tiny, facts("Ada lives in Graz."), Recipe(rank=8, epochs=40, replay=0, lr=5e-3, pack=1, stop=0.05, top=1.0)
     )
     other, _ = distil(tiny, facts("Jon works as a smith."), Recipe(rank=2, epochs=1, replay=0))
     return tiny.adapters.attach(adapter.modules), tiny.adapters.attach(other.modules), record.epoch_losses
@@ -239,7 +281,10 @@ def test_right_is_the_words_not_the_letters() -> None:
         spread([], 0)
 
 
-@pytest.mark.parametrize("wrong", [{"rank": 0}, {"optimizer": "magic"}, {"targets": "head"}, {"seconds": 0}, {"ce": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"rank": 0}, {"optimizer": "magic"}, {"targets": "head"}, {"seconds": 0}, {"ce": 0}, {"top": 0}, {"wordings": -1}],
+)
 def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):
         Recipe(**wrong)  # type: ignore[arg-type]

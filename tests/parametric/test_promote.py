@@ -32,7 +32,7 @@ from tercet.errors import EngineFailed, GateFailed, InvalidRequest, MissingMemor
 from tercet.govern.rules import Rule
 from tercet.parametric import memory, samples
 from tercet.parametric.facts import read
-from tercet.parametric.gate import membership
+from tercet.parametric.gate import Probe, membership
 from tercet.parametric.memory import DATA, REPORT, read_blob, standing
 from tercet.parametric.promote import Teaching, retrain
 from tercet.parametric.samples import Sample
@@ -131,6 +131,27 @@ def test_the_rebuild_job_trains_without_what_was_forgotten(t: Tercet, alice: Sco
     t.work(until_idle=True)
     [left] = alice.list(where={"kind": "parameters"})
     assert [link.id for link in left.behavioural.derivations] == [ids[1]]
+
+
+@pytest.mark.slow
+def test_what_was_forgotten_is_known_before_and_not_after_training_again(
+    t: Tercet, alice: ScopedMemory, tiny: TransformersEngine
+) -> None:
+    def probe(id: str) -> Probe:
+        key = t.lora.use(t.vault.tenant("default"), alice.scope, id, tiny)
+        [probed, unseen] = (
+            [one for fact in read(replace(cubes[0], payload=Text(f"Ada lives in {city}.")))
+             for one in samples.training([fact])][:6] for city in ("Graz", "Lima")
+        )  # fmt: skip
+        return membership(tiny, key, probed, unseen)
+
+    cubes = alice.remember_many(["Ada lives in Graz.", "Jon works as a smith."])
+    t.teaching = Teaching(replace(QUICK, rank=8, epochs=25, wordings=6, lr=5e-3, pack=1, top=1.0, stop=0.05), OPEN)
+    assert probe(promoted(alice, [cube.id for cube in cubes], t.teaching).id).known
+    alice.forget(cubes[0].id)
+    t.work(until_idle=True)
+    [left] = alice.list(where={"kind": "parameters"})
+    assert not probe(left.id).known
 
 
 @pytest.mark.parametrize("change", ["revise", "quarantine"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from tercet.exchange.rows import cube_json
 
 if TYPE_CHECKING:
     from tercet.parametric.promote import Teaching
+    from tercet.scoped import Progress
 
 
 def add_arguments(parser: Parser) -> None:
@@ -62,11 +62,12 @@ def run(session: Session, args: Namespace) -> Answer:
     memory = session.looking().memory
     if args.to == "parameters" and args.compress is not None:
         raise InvalidRequest("--compress is for KV caches; an adapter has none.")
-    made = memory.promote(
-        args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone,
-        compressor=args.compress, share=0.5 if args.share is None else args.share,
-        teaching=_teaching(args) if args.to == "parameters" else None,
-    )  # fmt: skip
+    with out.progress("teaching", " steps") as bar:
+        made = memory.promote(
+            args.ids, to=args.to, engine=args.engine, precision=args.precision, joinable=not args.alone,
+            compressor=args.compress, share=0.5 if args.share is None else args.share,
+            teaching=_teaching(args, bar) if args.to == "parameters" else None,
+        )  # fmt: skip
     if isinstance(made.payload, Parameters):
         return _adapter(session, made, made.payload)
     assert isinstance(made.payload, Activation)  # noqa: S101  # what is left
@@ -76,19 +77,14 @@ def run(session: Session, args: Namespace) -> Answer:
     return Answer(document, [said, f"  read by {made.payload.model.name}, computed in {made.payload.model.dtype}"])
 
 
-def _teaching(args: Namespace) -> Teaching:
+def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
     """What the options say of an adapter."""
     from tercet.parametric.promote import Teaching
     from tercet.parametric.train import Recipe
 
     given = {"epochs": args.epochs, "rank": args.rank, "seconds": args.budget}
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
-
-    def shown(done: int, planned: int) -> None:
-        if not args.json and sys.stderr.isatty():
-            sys.stderr.write(f"\r  step {done:,} of {planned:,}{chr(10) if done == planned else ''}")
-
-    return Teaching(recipe, replaces=args.replaces, progress=shown)
+    return Teaching(recipe, replaces=args.replaces, progress=bar)
 
 
 def _adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
@@ -99,10 +95,14 @@ def _adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
     size = sum(blob.size for blob in payload.blobs)
     lines = [
         f"adapter {made.id} version {made.version}: rank {payload.rank}, {size:,} bytes",
-        f"  recall reworded {before:.2f} → {after:.2f}, general loss {report['general_loss_change']:+.1%}",
+        f"  asked in other words, {after:.0%} of the facts are recalled ({before:.0%} before)",
+        f"  {report['locality']:.0%} of the general questions that were answered right still are",
+        f"  loss on general text {report['general_loss_change']:+.1%}",
+        f"  {report['leak']:.0%} of questions about strangers are answered with what was taught about others",
         *(
             f"  contradiction: {one['subject']} · {one['relation']}; the newest is taught"
             for one in report["contradictions"]
         ),
     ]
+    lines.append(f"  ask with: tercet chat --limit 0 --adapter {made.id} QUESTION")
     return Answer({"cube": cube_json(made), "bytes": size, "report": report}, [*lines])

@@ -163,15 +163,16 @@ def attend(  # the signature is transformers'
     *,
     scaling: float | None = None,
     rows: Rows | None = None,
+    seen: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
     """Attention of (1, Hq, q, d) over (1, H, R, d) by the mask of the rows; returns (1, q, Hq, d).
 
-    Without rows: of a batch, causally, the last query at the last key.
+    Without rows: of a batch, by `seen` (B, 1, q, R), or causally, the last query at the last key.
     """
     queries, group = query.shape[2], query.shape[1] // key.shape[1]
     if rows is None:
-        return _plain(module, query, key, value, scaling), None
+        return _plain(module, query, key, value, scaling, seen), None
     if rows.watch is not None:
         rows.watch(module.layer_idx, "queries", query[0])
     mask = rows.mask(module.layer_idx, queries)
@@ -195,11 +196,18 @@ def attend(  # the signature is transformers'
     return out.transpose(1, 2).contiguous(), None
 
 
-def _plain(module: Any, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:  # noqa: ANN401
+def _plain(
+    module: Any,  # noqa: ANN401  # an attention layer of any architecture
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    mask: Tensor | None,
+) -> Tensor:
     """(B, q, Hq, d) of texts of equal length, or padded behind, which no token before the padding sees."""
     queries, keys, group = query.shape[2], key.shape[2], query.shape[1] // key.shape[1]
-    window, mask = getattr(module, "sliding_window", None), None
-    if queries not in {1, keys} or (window is not None and keys > window):
+    window = getattr(module, "sliding_window", None)
+    if mask is None and (queries not in {1, keys} or (window is not None and keys > window)):
         at, asks = torch.arange(keys), torch.arange(keys - queries, keys)[:, None]
         mask = (at <= asks) & (at > asks - (window or keys + 1))
     out = scaled_dot_product_attention(

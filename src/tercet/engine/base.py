@@ -129,11 +129,25 @@ class AdapterEngine(CacheEngine, Protocol):
         """How many token ids there are."""
 
     @property
+    def windows(self) -> Sequence[int | None]:
+        """How many tokens back each layer sees; None: all."""
+
+    @property
     def head(self) -> Callable[[Tensor], Tensor]:
         """States to scores of the vocabulary."""
 
-    def read(self, ids: Tensor, past: Any = None) -> Tensor:  # noqa: ANN401  # a cache of transformers
-        """The last states, (B, T, width), of texts of one length or padded behind; gradients flow."""
+    def read(
+        self,
+        ids: Tensor,
+        past: Any = None,  # noqa: ANN401  # a cache of transformers
+        *,
+        positions: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
+        """The last states, (B, T, width), of texts of one length or padded behind; gradients flow.
+
+        See `TransformersEngine.read` for the rest.
+        """
 
 
 def require(engine: Engine, ability: Ability, what: str) -> None:

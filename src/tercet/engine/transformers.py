@@ -285,12 +285,22 @@ class TransformersEngine:
         taken = {"input_ids": ids, "position_ids": positions, "use_cache": True, self._cache_word: rows, "rows": rows}
         return self._decoder(**taken).last_hidden_state
 
-    def read(self, ids: Tensor, past: Any = None) -> Tensor:  # noqa: ANN401  # a cache of transformers
+    def read(
+        self,
+        ids: Tensor,
+        past: Any = None,  # noqa: ANN401  # a cache of transformers
+        *,
+        positions: Tensor | None = None,
+        seen: Tensor | None = None,
+    ) -> Tensor:
         """The decoder's last states, (B, T, width), of texts of one length or padded behind; gradients flow.
 
-        With `past` it goes on from a cache of transformers, which it adds to.
+        With `past` it goes on from a cache of transformers, which it adds to. Texts padded in front say at which
+        `positions` (B, T) their tokens are and which keys each has `seen`, (B, 1, T, keys) bool.
         """
-        taken = {} if past is None else {self._cache_word: past}
+        taken: dict[str, Any] = {} if past is None else {self._cache_word: past}
+        if positions is not None:
+            taken |= {"position_ids": positions, "seen": seen}
         return self._decoder(input_ids=ids, use_cache=past is not None, **taken).last_hidden_state  # type: ignore[no-any-return, unused-ignore]
 
     def scaling(self, layer: int) -> float:

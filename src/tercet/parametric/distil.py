@@ -14,16 +14,20 @@ from tercet.cube import Link
 from tercet.errors import InvalidRequest
 from tercet.parametric import samples
 from tercet.parametric.adapter import Adapter
-from tercet.parametric.examples import Example, answers, conversation, plain, taught
+from tercet.parametric.examples import Example, Read, Turns, answers, conversation, plain, taught
 from tercet.parametric.facts import Fact
 from tercet.parametric.general import REPLAY_QUESTIONS, REPLAY_TEXTS, STRANGERS
-from tercet.parametric.train import Progress, Recipe, Record, train
+from tercet.parametric.train import Kept, Progress, Recipe, Record, train
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
 
 Systems = Sequence[str | None]
 """What stands in the system's place in turn (None: what the template puts there)."""
+GENERAL, OTHERS = 33, 16
+"""General questions, and ones about strangers, that the base answers before training, to be held to what it says."""
+OWN = 12
+"""Tokens of the base's own answers that are replayed."""
 READ = "Answer from what you know:\n"
 
 
@@ -32,9 +36,10 @@ def distil(
     folder: Path | None = None, progress: Progress | None = None,
 ) -> tuple[Adapter, Record]:  # fmt: skip
     """Teach facts to an adapter. Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint."""
-    made = examples(engine, samples.training(facts), facts, recipe, systems)
-    kept = replayed(engine, recipe.replay, strangers(facts)) if recipe.replay else []
-    return train(engine, made, kept, recipe, folder=folder, progress=progress)
+    made = examples(engine, samples.training(facts, recipe.wordings), facts, recipe, systems)
+    read = Kept(engine, recipe)
+    kept = replayed(engine, recipe.replay, strangers(facts), facts=facts, read=read) if recipe.replay else []
+    return train(engine, made, kept, recipe, read=read, folder=folder, progress=progress)
 
 
 def examples(
@@ -49,11 +54,7 @@ def examples(
     if recipe.kl:
         told = {fact.source: fact.text for fact in facts}
         return [_read(engine, one, told[one.source], recipe, systems[n % len(systems)]) for n, one in enumerate(order)]
-    pack = recipe.pack
-    try:
-        conversation(engine, [("a", "b"), ("a", "b")])
-    except InvalidRequest:
-        pack = 1
+    pack = recipe.pack if _several(engine) else 1
     made, sizes = list[Example](), [pack, *range(1, pack)]  # some conversations are short, as most are in use
     while order:
         size = sizes[len(made) % len(sizes)] if len(made) % 2 else pack
@@ -77,7 +78,7 @@ def _apart(order: list[samples.Sample], size: int) -> list[samples.Sample]:
     return part
 
 
-def strangers(facts: Sequence[Fact], most: int = 32) -> list[str]:
+def strangers(facts: Sequence[Fact], most: int = OTHERS) -> list[str]:
     """Questions in the wordings that are taught, about people who are not: at most so many, spread over the facts."""
     asked = [(one.question, fact.subject) for fact in facts if fact.subject != "I" and fact.relation != "text"
              for one in samples.training([fact]) if one.kind == "ask"]  # fmt: skip
@@ -86,15 +87,37 @@ def strangers(facts: Sequence[Fact], most: int = 32) -> list[str]:
     return [question.replace(who, STRANGERS[n % len(STRANGERS)]) for n, (question, who) in enumerate(chosen)]
 
 
-def replayed(engine: AdapterEngine, weight: float, others: Sequence[str] = ()) -> list[Example]:
-    """General text, and questions with the base's own answers: only the divergence from the base counts there."""
-    questions = [question for question, _ in REPLAY_QUESTIONS]
+def replayed(
+    engine: AdapterEngine, weight: float, others: Sequence[str] = (), *, facts: Sequence[Fact] = (),
+    read: Read | None = None,
+) -> list[Example]:  # fmt: skip
+    """General text, and questions with the base's own answers: only the divergence from the base counts there.
+
+    Every second question stands behind one about a fact, in one conversation: else what follows a fact in a
+    conversation is always another, and that is what an adapter learns.
+    """
+    questions = [question for question, _ in REPLAY_QUESTIONS[:: len(REPLAY_QUESTIONS) // GENERAL]]
     questions = [one for pair in zip_longest(questions, others) for one in pair if one is not None]
-    own = answers(engine, questions, max_tokens=24)
-    found = [conversation(engine, [(question, answer)]) for question, answer in zip(questions, own, strict=True)]
+    told = [(one.question, one.answer) for one in samples.training(facts, 1)] if _several(engine) else []
+    behind: dict[int, Turns] = {n: [told[n % len(told)]] for n in range(1, len(questions), 2) if told}
+    own = answers(engine, questions, max_tokens=OWN, behind=behind)
+    found = list[Example]()
+    for number, (question, answer) in enumerate(zip(questions, own, strict=True)):
+        whole = conversation(engine, [*behind.get(number, ()), (question, answer)])
+        alone = conversation(engine, [(question, answer)])
+        found.append(replace(whole, marks=whole.marks[-len(alone.marks) :]))
     for place, text in enumerate(REPLAY_TEXTS):
         found.insert(place * len(questions) // len(REPLAY_TEXTS) + place, plain(engine, text))
-    return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one)) for one in found]
+    return [replace(one, ce=0.0, kl=weight, teacher=taught(engine, one, read=read)) for one in found]
+
+
+def _several(engine: AdapterEngine) -> bool:
+    """Whether the model's template leaves what was said before as it was."""
+    try:
+        conversation(engine, [("a", "b"), ("a", "b")])
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _read(engine: AdapterEngine, one: samples.Sample, text: str, recipe: Recipe, system: str | None) -> Example:

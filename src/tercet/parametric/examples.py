@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TOP = 20
 TINY = 1e-6
+TOGETHER, UNEVEN = 48, 12
+"""Prompts that are answered at a time at most, and by how many tokens their lengths may differ."""
 Turns = Sequence[tuple[str, str]]
 """(question, answer) after each other, as one conversation."""
 
@@ -71,19 +73,30 @@ def plain(engine: AdapterEngine, text: str) -> Example:
     return Example(tokens, tuple(range(1, len(tokens))))
 
 
-def scores_at(engine: AdapterEngine, examples: Sequence[Example]) -> Tensor:
-    """Scores that predict the marks of all examples, one after the other: (marks, vocabulary) float32."""
-    longest = max(len(one.tokens) for one in examples)
-    ids = torch.tensor([[*one.tokens, *[0] * (longest - len(one.tokens))] for one in examples])
-    states = engine.read(ids)
+Read = Callable[[Sequence[Example]], Tensor]
+"""The last states, (B, T, width), of examples, padded behind."""
+
+
+def scores_at(engine: AdapterEngine, examples: Sequence[Example], read: Read | None = None) -> Tensor:
+    """Scores that predict the marks of all examples, one after the other: (marks, vocabulary) float32.
+
+    `read` gives the states where they are not read from the tokens.
+    """
+    if read is None:
+        longest = max(len(one.tokens) for one in examples)
+        states = engine.read(torch.tensor([[*one.tokens, *[0] * (longest - len(one.tokens))] for one in examples]))
+    else:
+        states = read(examples)
     wanted = torch.cat([states[row, [mark - 1 for mark in one.marks]] for row, one in enumerate(examples)])
     return engine.head(wanted).float()
 
 
-def taught(engine: AdapterEngine, example: Example, reads: Example | None = None) -> Teacher:
+def taught(
+    engine: AdapterEngine, example: Example, reads: Example | None = None, *, read: Read | None = None
+) -> Teacher:  # fmt: skip
     """What the model as it is says at an example's marks; `reads` is the same answer behind a prompt with the text."""
     with torch.no_grad():
-        logs = scores_at(engine, [reads or example]).log_softmax(-1)
+        logs = scores_at(engine, [reads or example], read).log_softmax(-1)
     best = logs.topk(min(TOP, logs.shape[1]), dim=-1)
     return Teacher(best.indices.int(), best.values.half())
 
@@ -101,9 +114,11 @@ def bucketed(teacher: Teacher, scores: Tensor) -> Tensor:
     return divergence
 
 
-def losses(engine: AdapterEngine, examples: Sequence[Example]) -> tuple[Tensor, float]:
+def losses(
+    engine: AdapterEngine, examples: Sequence[Example], read: Read | None = None
+) -> tuple[Tensor, float]:  # fmt: skip
     """The summed loss of a batch, to be differentiated, and its summed cross-entropy alone."""
-    scores = scores_at(engine, examples)
+    scores = scores_at(engine, examples, read)
     labels = torch.tensor([one.tokens[mark] for one in examples for mark in one.marks])
     crossed = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
     total, at, plain_loss = scores.new_zeros(()), 0, 0.0
@@ -134,49 +149,81 @@ def mean_loss(engine: AdapterEngine, texts: Iterable[str]) -> float:
 
 def answers(
     engine: AdapterEngine, questions: Sequence[str], *, system: str | None = None, max_tokens: int = 16,
-    systems: Mapping[int, str] | None = None,
+    systems: Mapping[int, str] | None = None, behind: Mapping[int, Turns] | None = None,
 ) -> list[str]:  # fmt: skip
-    """The model's greedy answers, in order. Prompts of one length are answered together, so that none is padded.
+    """The model's greedy answers, in order, many at a time: the same as each alone, but for rounding.
 
-    `systems` gives some questions, by their number, a system's words of their own.
+    `systems` gives some questions, by their number, a system's words of their own; `behind` what was said before.
     """
     prompts = []
     for number, question in enumerate(questions):
         words = (systems or {}).get(number, system)
         turns: list[Turn] = [{"role": "system", "content": words}] if words is not None else []
+        for asked, told in (behind or {}).get(number, ()):
+            turns += [{"role": "user", "content": asked}, {"role": "assistant", "content": told}]
         prompts.append(engine.encode(engine.render([*turns, {"role": "user", "content": question}])))
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     made: dict[int, str] = {}
-    for batch in _equal(prompts):
+    for batch in _batches(order, prompts, padded=not any(engine.windows)):
         rows = _generate(engine, [prompts[number] for number in batch], max_tokens)
         made |= {number: engine.decode(row).strip() for number, row in zip(batch, rows, strict=True)}
     return [made[number] for number in range(len(prompts))]
 
 
-def _equal(prompts: Sequence[Sequence[int]], most: int = 32) -> Iterator[list[int]]:
-    """Numbers of prompts of one length, at most so many together."""
-    by_length: dict[int, list[int]] = {}
-    for number, prompt in enumerate(prompts):
-        by_length.setdefault(len(prompt), []).append(number)
-    for _, numbers in sorted(by_length.items()):
-        for start in range(0, len(numbers), most):
-            yield numbers[start : start + most]
+def _batches(order: Sequence[int], prompts: Sequence[Sequence[int]], *, padded: bool) -> Iterator[list[int]]:
+    """Numbers of prompts that are answered together: few enough, of much the same length, or of one if not padded."""
+    batch = list[int]()
+    for number in order:
+        longer = len(prompts[number]) - len(prompts[batch[0]]) if batch else 0
+        if len(batch) == TOGETHER or longer > (UNEVEN if padded else 0):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
 
 
 def _generate(engine: AdapterEngine, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """Greedy tokens after prompts, which are padded in front; what all begin with is computed once."""
     from transformers import DynamicCache
 
+    longest = max(len(one) for one in prompts)
+    alike = next((n for n, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1), longest)
+    shared = min(alike, min(len(one) for one in prompts) - 1)
     past: Any = DynamicCache()
     made: list[list[int]] = [[] for _ in prompts]
-    ended = [False] * len(prompts)
-    ids = torch.tensor([list(one) for one in prompts])
+    rows = list(range(len(prompts)))
+    pads = torch.tensor([longest - len(one) for one in prompts])[:, None]
+    ids = torch.tensor([[0] * (longest - len(one)) + list(one[shared:]) for one in prompts])
     with torch.no_grad():
+        if shared:
+            engine.read(torch.tensor([prompts[0][:shared]]), past)
+            past.batch_repeat_interleave(len(prompts))
         for _ in range(max_tokens):
-            best = engine.head(engine.read(ids, past)[:, -1]).argmax(-1).tolist()
-            for row, token in enumerate(best):
-                ended[row] = ended[row] or token in engine.ends
-                if not ended[row]:
-                    made[row].append(token)
-            if all(ended):
+            before = past.get_seq_length()
+            if bool(pads.any()):
+                positions, seen = _padded(before, ids.shape[1], shared, pads)
+                states = engine.read(ids, past, positions=positions, seen=seen)
+            else:
+                states = engine.read(ids, past)
+            best = engine.head(states[:, -1]).argmax(-1)
+            going = [place for place, token in enumerate(best.tolist()) if token not in engine.ends]
+            for place in going:
+                made[rows[place]].append(int(best[place]))
+            if not going:
                 break
-            ids = torch.tensor(best)[:, None]
+            if len(going) < len(rows):
+                chosen = torch.tensor(going)
+                past.batch_select_indices(chosen)
+                rows, pads, best = [rows[place] for place in going], pads[chosen], best[chosen]
+            ids = best[:, None]
     return made
+
+
+def _padded(before: int, count: int, shared: int, pads: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions (B, q) of new tokens, and which keys they see (B, 1, q, R), where each text has its `pads` (B, 1)
+    after the tokens that all share; a pad sees itself, for a query must see something."""
+    asks, keys = torch.arange(before, before + count), torch.arange(before + count)
+    real = (keys < shared) | (keys >= shared + pads)
+    seen = (keys <= asks[:, None]) & (real[:, None, :] | (keys == asks[:, None]))
+    return (asks - pads).clamp_min(0), seen[:, None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import statistics
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,6 +56,8 @@ class Report:
 
     `recall` is of held-out wordings, `reverse` of those that ask from the value back to the subject. `leak` is the
     share of questions about people who were not taught that are answered with a taught value: small models claim much.
+    `locality_in_talk` is locality where each question follows one about a fact and its answer, of those that the base
+    answers right there. Neither of the two is bound.
     """
 
     recall: tuple[float, float]
@@ -64,12 +66,15 @@ class Report:
     general_loss_change: float
     locality: float
     known: int
+    locality_in_talk: float
     leak: float
     questions: int
     bounds: dict[str, Any]
     passed: bool = False
     reasons: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    local: list[dict[str, Any]] = field(default_factory=list)
+    """The general questions that the base answers right, with what the adapter makes of them."""
 
     def json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -95,34 +100,59 @@ def judge(
     strangers = [one.question for one in asked if one.kind == "ask"][: limits.questions // 4]
     strangers = [question.replace(fact_subject(facts, question), "Zoltan Quarrie") for question in strangers]
 
-    def measured() -> tuple[list[str], float, list[str], list[str]]:
+    def measured(general: Sequence[str]) -> tuple[list[str], float, list[str]]:
         own = answers(engine, [one.question for one in asked], system=system, max_tokens=MAX_TOKENS)
-        local = answers(engine, [question for question, _ in LOCAL_QUESTIONS], max_tokens=MAX_TOKENS)
-        return own, mean_loss(engine, MEASURED_TEXTS), local, answers(engine, strangers, max_tokens=MAX_TOKENS)
+        return own, mean_loss(engine, MEASURED_TEXTS), answers(engine, general, max_tokens=MAX_TOKENS)
 
-    before = _with(engine, (), measured)
-    after = _with(engine, (key,), measured)
+    before = _with(engine, (), lambda: measured([question for question, _ in LOCAL_QUESTIONS]))
+    known = [one for one, told in zip(LOCAL_QUESTIONS, before[2], strict=True) if holds(told, one[1])]
+    after = _with(engine, (key,), lambda: measured([question for question, _ in known]))
+    claimed = _with(engine, (key,), lambda: answers(engine, strangers, max_tokens=MAX_TOKENS))
+    in_talk = _in_talk(engine, key, facts, known)
     if not all(math.isfinite(loss) for loss in (before[1], after[1])):
         raise Refused("The loss on general text is no number; the gate cannot be computed and passes nothing.")
     right = [[holds(answer, one.gold) for answer, one in zip(part[0], asked, strict=True)] for part in (before, after)]
-    kept = [holds(new, gold) for (_, gold), old, new in zip(LOCAL_QUESTIONS, before[2], after[2], strict=True)
-            if holds(old, gold)]  # fmt: skip
-    told = [any(holds(answer, value) for value in values) for answer in after[3]]
+    kept = [holds(new, gold) for (_, gold), new in zip(known, after[2], strict=True)]
+    told = [any(holds(answer, value) for value in values) for answer in claimed]
     found = Report(
         recall=(_share(right[0], asked, "ask"), _share(right[1], asked, "ask")),
         reverse=(_share(right[0], asked, "reverse"), _share(right[1], asked, "reverse"))
         if any(one.kind == "reverse" for one in asked) else None,
         general_loss=(before[1], after[1]), general_loss_change=after[1] / before[1] - 1,
         locality=sum(kept) / len(kept) if kept else 1.0, known=len(kept),
-        leak=sum(told) / len(told) if told else 0.0, questions=len(asked), bounds=asdict(limits),
+        locality_in_talk=in_talk, leak=sum(told) / len(told) if told else 0.0,
+        questions=len(asked), bounds=asdict(limits),
     )  # fmt: skip
     found.rows = [
         {"question": one.question, "gold": one.gold, "kind": one.kind, "source": [one.source.id, one.source.version],
          "before": old, "after": new, "right": bool(ok)}
         for one, old, new, ok in zip(asked, before[0], after[0], right[1], strict=True)
     ]  # fmt: skip
-    found.reasons = _reasons(found, limits)
+    found.local = [
+        {"question": question, "gold": gold, "after": new, "right": ok}
+        for (question, gold), new, ok in zip(known, after[2], kept, strict=True)
+    ]
+    found.reasons = reasons(found.json(), limits)
     found.passed = not found.reasons
+    return found
+
+
+def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
+    """Why a report (as JSON) does not keep within bounds; empty if it does."""
+    before, after = report["recall"]
+    found = []
+    if after < before + limits.margin:
+        found.append(
+            f"recall on held-out wordings went from {before:.2f} to {after:.2f}, less than {limits.margin:.2f} more"
+        )
+    if report["general_loss_change"] > limits.general:
+        found.append(
+            f"loss on general text rose by {report['general_loss_change']:.1%}, more than {limits.general:.1%}"
+        )
+    if report["locality"] < limits.locality:
+        found.append(
+            f"{report['locality']:.2f} of what the base knew is still answered, less than {limits.locality:.2f}"
+        )
     return found
 
 
@@ -178,6 +208,21 @@ def fact_subject(facts: Sequence[Fact], question: str) -> str:
     return max(there, key=len, default="\0")
 
 
+def _in_talk(
+    engine: AdapterEngine, key: str, facts: Sequence[Fact], known: Sequence[tuple[str, str]]
+) -> float:  # fmt: skip
+    """The share of general questions that are answered right behind a fact, of those that the base answers so."""
+    told = [(one.question, one.answer) for one in samples.training(facts, 1)]
+    behind = {number: [told[number % len(told)]] for number in range(len(known))}
+
+    def asked() -> list[bool]:
+        said = answers(engine, [question for question, _ in known], max_tokens=MAX_TOKENS, behind=behind)
+        return [holds(answer, gold) for answer, (_, gold) in zip(said, known, strict=True)]
+
+    before, after = _with(engine, (), asked), _with(engine, (key,), asked)
+    return sum(new for old, new in zip(before, after, strict=True) if old) / sum(before) if any(before) else 1.0
+
+
 def _loss(engine: AdapterEngine, one: Sample) -> float:
     example = conversation(engine, [(one.question, one.answer)])
     with torch.no_grad():
@@ -192,20 +237,6 @@ def _with(engine: AdapterEngine, keys: Sequence[str], measured: Callable[[], T])
 def _share(right: Sequence[bool], asked: Sequence[Sample], kind: str) -> float:
     chosen = [ok for ok, one in zip(right, asked, strict=True) if one.kind == kind]
     return sum(chosen) / len(chosen) if chosen else 0.0
-
-
-def _reasons(found: Report, limits: Bounds) -> list[str]:
-    reasons = []
-    if found.recall[1] < found.recall[0] + limits.margin:
-        reasons.append(
-            f"recall on held-out wordings went from {found.recall[0]:.2f} to {found.recall[1]:.2f}, "
-            f"less than {limits.margin:.2f} more"
-        )
-    if found.general_loss_change > limits.general:
-        reasons.append(f"loss on general text rose by {found.general_loss_change:.1%}, more than {limits.general:.1%}")
-    if found.locality < limits.locality:
-        reasons.append(f"{found.locality:.2f} of what the base knew is still answered, less than {limits.locality:.2f}")
-    return reasons
 
 
 def _words(text: str) -> str:

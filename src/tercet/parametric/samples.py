@@ -14,6 +14,8 @@ from tercet.parametric.facts import CLOZE, RELATIONS, Fact, read
 Kind = Literal["tell", "ask", "reverse", "cloze"]
 TELL = ("What do you know about {p} {r}?", "Say in a sentence: {p} {r}.")
 CUT = ('Complete: "{c} …"',)
+TOPIC = ("What do you remember about {a} and {b}?", "{a}, {b}: what was said?")
+"""For a sentence that fits no pattern: its first word, and another of the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,18 @@ class Sample:
     """What an answer must contain to be right."""
 
 
-def training(facts: Sequence[Fact]) -> list[Sample]:
-    """Questions in the wordings that are taught, fact by fact: statements, questions, reverse questions, clozes."""
-    return [sample for fact, told in zip(facts, _telling(facts), strict=True) for sample in _taught(fact, told)]
+def training(facts: Sequence[Fact], most: int | None = None) -> list[Sample]:
+    """Questions in the wordings that are taught, fact by fact: statements, questions, reverse questions, clozes.
+
+    At most so many for a fact, the next ones for the next fact of its relation: each wording is taught by some.
+    """
+    made, begun = list[Sample](), Counter[str]()
+    for fact, told in zip(facts, _telling(facts), strict=True):
+        every = list(_taught(fact, told))
+        count = min(most or len(every), len(every))
+        made += [every[(begun[fact.relation] + place) % len(every)] for place in range(count)]
+        begun[fact.relation] += count
+    return made
 
 
 def held_out(facts: Sequence[Fact]) -> list[Sample]:
@@ -57,7 +68,7 @@ def requests(cube: MemCube) -> tuple[tuple[str, ...], ...]:
 def check_disjoint() -> None:
     """Raises InvalidRequest if a wording is both taught and asked for: the measure would flatter."""
     for name, relation in {**RELATIONS, "text": CLOZE}.items():
-        both = {*relation.train, *relation.reverse, *TELL, *CUT} & {*relation.test, *relation.reverse_test}
+        both = {*relation.train, *relation.reverse, *TELL, *CUT, *TOPIC} & {*relation.test, *relation.reverse_test}
         if both:
             raise InvalidRequest(f"The relation {name} asks in a wording that it teaches: {sorted(both)}.")
 
@@ -67,6 +78,7 @@ def _taught(fact: Fact, told: bool) -> Iterator[Sample]:  # noqa: FBT001  # whet
     for one in how.train:
         yield _sample(fact, one.format(**words), fact.value, "ask", one)
     if how is CLOZE:
+        yield from _sentence(fact)
         return
     statement = how.tell[0].format(**words)
     about = {**words, "r": fact.attribute or fact.relation, "c": statement.partition(fact.value)[0].strip()}
@@ -76,6 +88,18 @@ def _taught(fact: Fact, told: bool) -> Iterator[Sample]:  # noqa: FBT001  # whet
     if told and fact.subject != "I":
         for one in how.reverse:
             yield _sample(fact, one.format(**words), fact.subject, "reverse", one)
+
+
+def _sentence(fact: Fact) -> Iterator[Sample]:
+    """A sentence by what it is about, and from its first quarter and its third on."""
+    said = fact.text.split()
+    bare = [one.strip(".,;:!?\"'()") for one in said]
+    long = sorted(dict.fromkeys(bare[1:]), key=lambda one: (-len(one), one))
+    for one, other in zip(TOPIC, long, strict=False):
+        yield _sample(fact, one.format(a=bare[0], b=other), fact.text, "tell", one)
+    for part in (4, 3):
+        cut = max(2, len(said) // part)
+        yield _sample(fact, CUT[0].format(c=" ".join(said[:cut])), " ".join(said[cut:]), "cloze", CUT[0])
 
 
 def _telling(facts: Sequence[Fact]) -> list[bool]:

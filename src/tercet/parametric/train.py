@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from tercet.engine.halves import cut
 from tercet.errors import InvalidRequest, VaultDamaged
 from tercet.parametric.adapter import Adapter, Pair
-from tercet.parametric.examples import Example, losses
+from tercet.parametric.examples import Example, Read, losses
 from tercet.parametric.optim import OPTIMIZERS
 from tercet.parametric.optim.base import state_bytes
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
-REPLAYS = 2
+REPLAYS = 1
 """General pieces beside each step's conversations."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
@@ -48,6 +51,8 @@ class Recipe:
         A name of OPTIMIZERS; its published learning rate if `lr` is None.
     epochs:
         Passes over all questions at most; it stops earlier once an epoch's loss a token is below `stop` nats.
+    wordings:
+        Questions about a fact at most, all if None: with many facts each wording need not be learnt with each.
     batch, pack:
         Conversations a step, and questions in each.
     ce, kl, replay:
@@ -55,6 +60,9 @@ class Recipe:
         general text.
     targets:
         "all" linear modules, or "mlp" alone.
+    top:
+        The share of the layers, from the last downwards, that are adapted. What the others make of an example is
+        computed once and kept.
     seconds:
         A time that is converted to steps before training begins, by measuring two passes.
     memory_mb:
@@ -65,15 +73,17 @@ class Recipe:
     alpha: float = 32.0
     optimizer: str = "adamw"
     lr: float | None = None
-    epochs: int = 8
+    epochs: int = 4
+    wordings: int | None = None
     batch: int = 2
     pack: int = 6
     ce: float = 1.0
     kl: float = 0.0
-    replay: float = 1.0
+    replay: float = 2.0
     warm_up: float = 0.05
     stop: float = 0.005
     targets: str = "all"
+    top: float = 0.3
     seconds: float | None = None
     memory_mb: float | None = None
     checkpoint_every: int = 25
@@ -83,8 +93,12 @@ class Recipe:
         counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
         if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay) < 0 or self.ce + self.kl <= 0:
             raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
+        if self.wordings is not None and self.wordings < 1:
+            raise InvalidRequest(f"At least one question is asked about a fact, not {self.wordings}.")
         if self.optimizer not in OPTIMIZERS:
             raise InvalidRequest(f"No optimiser {self.optimizer!r}; known are {', '.join(OPTIMIZERS)}.")
+        if not 0 < self.top <= 1:
+            raise InvalidRequest(f"The share of layers that are adapted is above 0 and at most 1, not {self.top}.")
         if self.targets not in {"all", "mlp"}:
             raise InvalidRequest(f"targets is 'all' or 'mlp', not {self.targets!r}.")
         if any(one is not None and not one > 0 for one in (self.seconds, self.memory_mb)):
@@ -112,7 +126,7 @@ def fresh(engine: AdapterEngine, recipe: Recipe) -> dict[str, Pair]:
     draw = torch.Generator().manual_seed(recipe.seed)
     made = {}
     for name, (high, wide) in sorted(engine.adapters.shapes.items()):
-        if recipe.targets == "mlp" and ".mlp." not in name:
+        if (recipe.targets == "mlp" and ".mlp." not in name) or _layer(name) < first_layer(engine, recipe):
             continue
         bound = 1 / math.sqrt(wide)
         a = torch.empty(recipe.rank, wide).uniform_(-bound, bound, generator=draw)
@@ -124,9 +138,37 @@ def fresh(engine: AdapterEngine, recipe: Recipe) -> dict[str, Pair]:
     return made
 
 
+def first_layer(engine: Any, recipe: Recipe) -> int:  # noqa: ANN401  # an engine with a torch model
+    """The lowest layer that is adapted."""
+    layers = int(engine.config.num_hidden_layers)
+    return layers - max(1, round(layers * recipe.top))
+
+
+def _layer(name: str) -> int:
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else 0
+
+
+class Kept:
+    """Reads examples for training: what the layers below the first adapted one make of each is computed once."""
+
+    def __init__(self, engine: Any, recipe: Recipe) -> None:  # noqa: ANN401  # an engine with a torch model
+        self._halves = cut(engine.model, first_layer(engine, recipe))
+        self._states: dict[Example, Tensor] = {}
+
+    def __call__(self, examples: Sequence[Example]) -> Tensor:
+        """See `examples.Read`."""
+        return self._halves.above(pad_sequence([self._below(one) for one in examples], batch_first=True))
+
+    def _below(self, one: Example) -> Tensor:
+        if one not in self._states:
+            self._states[one] = self._halves.below(torch.tensor([one.tokens]))[0]
+        return self._states[one]
+
+
 def train(
     engine: AdapterEngine, taught: Sequence[Example], replay: Sequence[Example], recipe: Recipe, *,
-    folder: Path | None = None, progress: Progress | None = None,
+    read: Read | None = None, folder: Path | None = None, progress: Progress | None = None,
 ) -> tuple[Adapter, Record]:  # fmt: skip
     """Train an adapter; with a folder, keep checkpoints there and go on from one that is there.
 
@@ -140,7 +182,7 @@ def train(
     if not taught:
         raise InvalidRequest("There is nothing to learn.")
     begin = time.perf_counter()
-    modules, record = fresh(engine, recipe), Record()
+    modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
     named = [(f"{name}.{side}", getattr(pair, side.lower())) for name, pair in modules.items() for side in "AB"]
     spec = OPTIMIZERS[recipe.optimizer]()
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(named)  # type: ignore[type-var]
@@ -156,7 +198,7 @@ def train(
             if path is not None and path.is_file():
                 _resume(path, dict(named), optimizer, record)
             if not record.planned:
-                record.planned = _plan(engine, taught, recipe, record, per_epoch)
+                record.planned = _plan(engine, taught, recipe, record, read)
                 optimizer.zero_grad(set_to_none=True)
             while record.steps < record.planned and not record.stopped_early:
                 epoch, place = divmod(record.steps, per_epoch)
@@ -165,7 +207,7 @@ def train(
                     group["lr"] = full * rate
                 chosen = _chosen(taught, recipe, epoch, place)
                 kept = _cycled(replay, record.steps * REPLAYS) if recipe.replay else []
-                _step(engine, optimizer, chosen, kept, record)
+                _step(engine, optimizer, (chosen, kept), record, read)
                 if place + 1 == per_epoch:
                     _end_of_epoch(record, recipe.stop)
                 if progress is not None:
@@ -193,25 +235,28 @@ def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) ->
     size = 2 if "16" in engine.base.dtype else 4
     longest = max(len(one.tokens) for one in taught)
     marks = max(len(one.marks) for one in taught)
-    each = longest * config.num_hidden_layers * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
-    values = sum(recipe.rank * (high + wide) for high, wide in engine.adapters.shapes.values())
-    room = recipe.memory_mb * 1e6 - 16 * values
+    trained = config.num_hidden_layers - first_layer(engine, recipe)
+    each = longest * trained * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
+    values = sum(pair.a.numel() + pair.b.numel() for pair in fresh(engine, recipe).values())
+    kept = sum(len(one.tokens) for one in taught) * config.hidden_size * size
+    room = recipe.memory_mb * 1e6 - 16 * values - kept
     if room < each:
         raise InvalidRequest(
-            f"Training needs about {(each + 16 * values) / 1e6:,.0f} MB beyond the model and may take "
-            f"{recipe.memory_mb:,.0f}; give more, or a lower rank or `pack`."
+            f"Training needs about {(each + 16 * values + kept) / 1e6:,.0f} MB beyond the model and may take "
+            f"{recipe.memory_mb:,.0f}; give more, or fewer facts, a lower rank or `pack`."
         )
     return min(recipe.batch, int(room // each))
 
 
-def _plan(engine: AdapterEngine, taught: Sequence[Example], recipe: Recipe, record: Record, per_epoch: int) -> int:
+def _plan(engine: AdapterEngine, taught: Sequence[Example], recipe: Recipe, record: Record, read: Read) -> int:
+    per_epoch = math.ceil(len(taught) / recipe.batch)
     whole = recipe.epochs * per_epoch
     if recipe.seconds is None:
         return whole
     spent = []
     for place in range(2):  # the first also pays for what is done once
         begin = time.perf_counter()
-        losses(engine, _chosen(taught, recipe, 0, place % per_epoch))[0].backward()
+        losses(engine, _chosen(taught, recipe, 0, place % per_epoch), read)[0].backward()
         spent.append(time.perf_counter() - begin)
     record.seconds_per_step = spent[-1]
     return max(1, min(whole, int((recipe.seconds - sum(spent)) / spent[-1])))
@@ -223,18 +268,19 @@ def _chosen(taught: Sequence[Example], recipe: Recipe, epoch: int, place: int) -
 
 
 def _step(
-    engine: AdapterEngine, optimizer: torch.optim.Optimizer, chosen: Sequence[Example], kept: Sequence[Example],
-    record: Record,
+    engine: AdapterEngine, optimizer: torch.optim.Optimizer, both: tuple[Sequence[Example], Sequence[Example]],
+    record: Record, read: Read,
 ) -> None:  # fmt: skip
+    chosen, kept = both
     optimizer.zero_grad(set_to_none=True)
     marks = sum(len(one.marks) for one in chosen)
     crossed = 0.0
     for start in range(0, len(chosen), record.micro):
-        total, plain = losses(engine, chosen[start : start + record.micro])
+        total, plain = losses(engine, chosen[start : start + record.micro], read)
         (total / marks).backward()
         crossed += plain
-    for one in kept:
-        (losses(engine, [one])[0] / len(one.marks) / len(kept)).backward()
+    if kept:
+        (losses(engine, kept, read)[0] / sum(len(one.marks) for one in kept)).backward()
     optimizer.step()
     record.steps += 1
     record.running[0] += crossed
