@@ -100,7 +100,10 @@ def answer(found: Audited, well: str) -> Answer:
     lines: list[Line] = [[Span("wrong: ", "bad"), problem] for problem in found.problems]
     if found.passed:
         upto = f"; vouched for up to line {found.anchored:,}" if found.anchored else ""
-        lines = [[Span(well, "good"), f". The journal has {found.lines:,} lines{upto}"]]
+        told = f"The journal has {found.lines:,} lines{upto}"
+        if found.anchored and not found.lines:  # of a tenant whose keys were destroyed
+            told = f"The journal went with the keys; it ended at line {found.anchored:,}"
+        lines = [[Span(well, "good"), f". {told}"]]
         lines.append(f"Its head is {found.head or 'nothing: it is empty'}")
     document = asdict(found) | {"problems": list(found.problems), "passed": found.passed}
     return Answer(document, lines, code=0 if found.passed else 1)
