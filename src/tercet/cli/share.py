@@ -30,7 +30,8 @@ def run(session: Session, args: Namespace) -> Answer:
     where = conditions(args.where)
     if bool(args.ids) + (where is not None) + args.all != 1:
         raise InvalidRequest("Say what to share: ids, or --where with a condition, or --all.")
-    share = session.existing().memory.share(
+    memory = session.existing().memory
+    share = memory.share(
         args.ids or None,
         with_=args.to,
         where=where,
@@ -40,4 +41,8 @@ def run(session: Session, args: Namespace) -> Answer:
         until=None if args.until is None else span(args.until),
     )
     named = out.count(len(share.cubes), "memory") if share.cubes else "what the condition meets"
-    return Answer({"grant": share_json(share)}, [f"Shared {named}:", *lines(share)])
+    said = [f"Shared {named}:", *lines(share)]
+    with memory.tercet.vault.tenant(share.scope.tenant).reading() as reader:
+        if memory.tercet.gate.stored(reader.connection, share.scope.tenant) is None:
+            said.append("No rules here: whoever can open the folder reads it anyway; `tercet access` makes some.")
+    return Answer({"grant": share_json(share)}, said)
