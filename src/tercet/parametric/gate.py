@@ -57,7 +57,8 @@ class Report:
     `recall` is of held-out wordings, `reverse` of those that ask from the value back to the subject. `leak` is the
     share of questions about people who were not taught that are answered with a taught value: small models claim much.
     `locality_in_talk` is locality where each question follows one about a fact and its answer, of those that the base
-    answers right there. Neither of the two is bound.
+    answers right there. `strayed` is the share of all general questions, known or not, that are answered with a taught
+    value or name where the base does not. None of the three is bound.
     """
 
     recall: tuple[float, float]
@@ -67,6 +68,7 @@ class Report:
     locality: float
     known: int
     locality_in_talk: float
+    strayed: float
     leak: float
     questions: int
     bounds: dict[str, Any]
@@ -100,27 +102,30 @@ def judge(
     strangers = [one.question for one in asked if one.kind == "ask"][: limits.questions // 4]
     strangers = [question.replace(fact_subject(facts, question), "Zoltan Quarrie") for question in strangers]
 
-    def measured(general: Sequence[str]) -> tuple[list[str], float, list[str]]:
+    def measured() -> tuple[list[str], float, list[str]]:
         own = answers(engine, [one.question for one in asked], system=system, max_tokens=MAX_TOKENS)
-        return own, mean_loss(engine, MEASURED_TEXTS), answers(engine, general, max_tokens=MAX_TOKENS)
+        general = answers(engine, [question for question, _ in LOCAL_QUESTIONS], max_tokens=MAX_TOKENS)
+        return own, mean_loss(engine, MEASURED_TEXTS), general
 
-    before = _with(engine, (), lambda: measured([question for question, _ in LOCAL_QUESTIONS]))
-    known = [one for one, told in zip(LOCAL_QUESTIONS, before[2], strict=True) if holds(told, one[1])]
-    after = _with(engine, (key,), lambda: measured([question for question, _ in known]))
+    before, after = _with(engine, (), measured), _with(engine, (key,), measured)
     claimed = _with(engine, (key,), lambda: answers(engine, strangers, max_tokens=MAX_TOKENS))
-    in_talk = _in_talk(engine, key, facts, known)
     if not all(math.isfinite(loss) for loss in (before[1], after[1])):
         raise Refused("The loss on general text is no number; the gate cannot be computed and passes nothing.")
     right = [[holds(answer, one.gold) for answer, one in zip(part[0], asked, strict=True)] for part in (before, after)]
-    kept = [holds(new, gold) for (_, gold), new in zip(known, after[2], strict=True)]
+    local: list[dict[str, Any]] = [
+        {"question": question, "gold": gold, "before": old, "after": new, "right": holds(new, gold)}
+        for (question, gold), old, new in zip(LOCAL_QUESTIONS, before[2], after[2], strict=True)
+    ]
+    known = [one for one in local if holds(one["before"], one["gold"])]
     told = [any(holds(answer, value) for value in values) for answer in claimed]
     found = Report(
         recall=(_share(right[0], asked, "ask"), _share(right[1], asked, "ask")),
         reverse=(_share(right[0], asked, "reverse"), _share(right[1], asked, "reverse"))
         if any(one.kind == "reverse" for one in asked) else None,
         general_loss=(before[1], after[1]), general_loss_change=after[1] / before[1] - 1,
-        locality=sum(kept) / len(kept) if kept else 1.0, known=len(kept),
-        locality_in_talk=in_talk, leak=sum(told) / len(told) if told else 0.0,
+        locality=sum(one["right"] for one in known) / len(known) if known else 1.0, known=len(known),
+        locality_in_talk=_in_talk(engine, key, facts, [(one["question"], one["gold"]) for one in known]),
+        strayed=_strayed(facts, local), leak=sum(told) / len(told) if told else 0.0,
         questions=len(asked), bounds=asdict(limits),
     )  # fmt: skip
     found.rows = [
@@ -128,10 +133,7 @@ def judge(
          "before": old, "after": new, "right": bool(ok)}
         for one, old, new, ok in zip(asked, before[0], after[0], right[1], strict=True)
     ]  # fmt: skip
-    found.local = [
-        {"question": question, "gold": gold, "after": new, "right": ok}
-        for (question, gold), new, ok in zip(known, after[2], kept, strict=True)
-    ]
+    found.local = known
     found.reasons = reasons(found.json(), limits)
     found.passed = not found.reasons
     return found
@@ -206,6 +208,13 @@ def fact_subject(facts: Sequence[Fact], question: str) -> str:
     """Whom a question asks about: the longest subject of the facts that stands in it; "\\0" if none does."""
     there = [fact.subject for fact in facts if fact.subject != "I" and fact.subject in question]
     return max(there, key=len, default="\0")
+
+
+def _strayed(facts: Sequence[Fact], local: Sequence[Mapping[str, Any]]) -> float:
+    """The share of general questions that are answered with a taught value or name where the base's answer has none."""
+    names = {fact.value for fact in facts} | {fact.subject for fact in facts if fact.subject != "I"}
+    told = [any(holds(one["after"], name) and not holds(one["before"], name) for name in names) for one in local]
+    return sum(told) / len(told)
 
 
 def _in_talk(

@@ -73,7 +73,7 @@ class Recipe:
     alpha: float = 32.0
     optimizer: str = "adamw"
     lr: float | None = None
-    epochs: int = 4
+    epochs: int = 8
     wordings: int | None = None
     batch: int = 2
     pack: int = 6
