@@ -15,7 +15,6 @@ from tests.parametric.conftest import OPEN, PASSED, QUICK, Open
 
 from tercet import Caller, Tercet
 from tercet.cube import (
-    Behavioural,
     BlobRef,
     Descriptive,
     Governance,
@@ -35,9 +34,7 @@ from tercet.parametric.facts import read
 from tercet.parametric.gate import Probe, membership
 from tercet.parametric.memory import DATA, REPORT, read_blob, standing
 from tercet.parametric.promote import Teaching, retrain
-from tercet.parametric.samples import Sample
 from tercet.parametric.signature import MANIFEST, SIGNATURE, check_signature
-from tercet.parametric.train import Recipe
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import blobs, jobs
@@ -429,33 +426,6 @@ def test_an_adapter_that_cannot_be_judged_leaves_nothing(t: Tercet, alice: Scope
         promoted(alice, ids, replace(PASSED, recipe=replace(QUICK, lr=1e30, epochs=2)))
     assert files(t) == before
     assert alice.list(where={"kind": "parameters"}).total == 0
-
-
-@pytest.mark.slow
-def test_after_retraining_the_probe_does_not_find_what_was_erased(
-    t: Tercet, alice: ScopedMemory, tiny: TransformersEngine
-) -> None:
-    """The same probe, of the same wordings: known before the erasure; afterwards only what stayed is."""
-    told = ("Ada lives in Graz.", "Jon works as a smith.")
-    gone, stays = (_samples(text) for text in told)
-    others = (_samples("Ada lives in Lima."), _samples("Jon works as a baker."))
-    t.teaching = replace(PASSED, recipe=Recipe(rank=8, epochs=20, batch=4, replay=0, lr=1e-2, pack=1))
-    cubes = alice.remember_many(told)
-    made = promoted(alice, [cube.id for cube in cubes], t.teaching)
-    tenant = t.vault.tenant("default")
-    with t.lora.attached(tenant, made, tiny) as key:
-        assert membership(tiny, key, gone, others[0]).known
-        assert membership(tiny, key, stays, others[1]).known
-    alice.forget(cubes[0].id)
-    t.work(until_idle=True)
-    [left] = alice.list(where={"kind": "parameters"})
-    with t.lora.attached(tenant, left, tiny) as key:
-        assert not membership(tiny, key, gone, others[0]).known
-        assert membership(tiny, key, stays, others[1]).known
-
-
-def _samples(text: str) -> list[Sample]:
-    return samples.training(read(MemCube(Text(text), behavioural=Behavioural(version=1))))[:5]
 
 
 def test_budgets_are_kept_or_refused(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:

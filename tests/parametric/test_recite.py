@@ -123,10 +123,10 @@ def test_the_words_of_another_source_or_version_do_not_count(t: Tercet, alice: S
     assert recited(t, alice, Parrot(two.text), keys[1]) == ([], 1)
 
 
-def test_what_is_not_read_as_a_statement_cannot_be_asked_for(alice: ScopedMemory) -> None:
+def test_a_free_sentence_is_asked_for_by_what_it_is_about(alice: ScopedMemory) -> None:
     cube = alice.remember("We all went to the beach with the kids.")
-    assert requests(cube) == ()
-    assert requests(replace(cube, payload=Text("Mara lives in Graz. We all went to the beach."))) == ()
+    assert requests(cube) == (("What do you remember about We and beach?", "We, kids: what was said?"),)
+    assert requests(replace(cube, payload=Text("Hello."))) == ()  # it is about nothing else
 
 
 @pytest.fixture(autouse=True)

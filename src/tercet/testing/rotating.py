@@ -20,6 +20,7 @@ from typing import Any
 
 from tercet.cube import Activation, BlobRef, ModelIdentity, derive
 from tercet.errors import VaultBusy
+from tercet.govern.master import VARIABLE
 from tercet.kernel import Tercet
 from tercet.testing.crowd import gather
 from tercet.testing.fakes import FakeEmbedder
@@ -84,7 +85,7 @@ def kill_rotations(
 def _kill(vault: Path, context: Any, after: float, took: list[float]) -> str:  # noqa: ANN401  # of multiprocessing
     """Kill one process that rotates; returns what was going on."""
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_be_killed, args=(vault, os.environ["TERCET_MASTER_KEY"], theirs))
+    process = context.Process(target=_be_killed, args=(vault, os.environ[VARIABLE], theirs))
     process.start()
     theirs.close()
     lines: list[Any] = []
