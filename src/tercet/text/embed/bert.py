@@ -6,7 +6,8 @@ attention, each channel is therefore divided by a scale of its own, which the ne
 "SmoothQuant", arXiv:2211.10438); around GELU, the largest are multiplied apart, in float32 (Dettmers et al. 2022,
 "LLM.int8()", arXiv:2208.07339). What rounding a weight does to the average activation is taken back in the bias (Nagel
 et al. 2019, arXiv:1906.04721). `calibrate.py` measures all of these. Biases, norms, attention and GELU stay float32,
-and the integer sums are exact.
+and the integer sums are exact: where a processor's products of uint8 and int8 overflow (x86 without VNNI, see
+`overflows`), the weights are shifted to uint8, whose products do not, and the sums are the same.
 
 Word embeddings stay outside the graph: their rows are read from the mapped file, so that 47 MB need not be resident.
 """
@@ -47,15 +48,30 @@ def read_tensors(file: Path) -> Tensors:
     return tensors
 
 
-def build(tensors: Tensors, ranges: Tensors | None) -> bytes:
+def overflows() -> bool:
+    """Whether products of uint8 and int8 overflow here: two of them are then added in 16 bits."""
+    import onnxruntime
+
+    graph = Graph("overflow")
+    x = graph.input("x", "uint8", [1, 64])
+    out = graph.add("MatMulInteger", [x, graph.constant("weight", np.full((64, 16), 127, np.int8))], "sum")
+    graph.output(out, "int32", [1, 16])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph.model(), options, providers=["CPUExecutionProvider"])
+    [found] = session.run(["sum"], {"x": np.full((1, 64), 255, np.uint8)})
+    return bool((np.asarray(found) != 255 * 127 * 64).any())
+
+
+def build(tensors: Tensors, ranges: Tensors | None, *, shifted: bool = False) -> bytes:
     """The model from embedded tokens `x` (batch, tokens, 384) to their last hidden states, `states`, the same shape.
 
     `ranges` holds, for layer i and each of SITES, either `i.site.scale` (channels,) or `i.site.few`, the numbers of the
     channels to be kept apart; and, of the scaled activations, `i.site.range` (2,), low and high, and `i.site.mean`
     (channels,). Without `ranges` the graph is float32 and also puts out every site, as `i.site`: the reference, and
-    what calibration sees.
+    what calibration sees. `shifted` weights are uint8, with 128 for zero.
     """
-    bert = _Bert(tensors, ranges or {})
+    bert = _Bert(tensors, ranges or {}, shifted)
     x = bert.graph.input("x", "float32", ["batch", "tokens", HIDDEN])
     x = bert.norm("embeddings.LayerNorm", x, "0.states")
     for layer in range(LAYERS):
@@ -68,6 +84,7 @@ def build(tensors: Tensors, ranges: Tensors | None) -> bytes:
 class _Bert:
     tensors: Tensors
     ranges: Tensors  # empty: nothing is rounded
+    shifted: bool = False
     graph: Graph = field(default_factory=lambda: Graph("all-MiniLM-L6-v2"))
 
     def layer(self, i: int, x: str) -> str:
@@ -130,8 +147,9 @@ class _Bert:
         whole = np.rint(weight / scale).astype(np.int8)
         bias = bias + self.ranges[f"{site}.mean"] @ (weight - whole * scale)
         constants = {"weight": whole, "scale": scale, "bias": bias.astype(np.float32)}
-        weight_name, scale_name, bias_name = (
-            self.graph.constant(f"{name}.{part}", array) for part, array in constants.items()
-        )
-        inputs = [x, weight_name, f"{site}.step", scale_name, f"{site}.zero", "", bias_name]
+        if self.shifted:
+            constants |= {"weight": (whole.astype(np.int16) + 128).astype(np.uint8), "zero": np.array(128, np.uint8)}
+        named = {part: self.graph.constant(f"{name}.{part}", array) for part, array in constants.items()}
+        zero = named.get("zero", "")
+        inputs = [x, named["weight"], f"{site}.step", named["scale"], f"{site}.zero", zero, named["bias"]]
         return self.graph.add("MatMulIntegerToFloat", inputs, name, contrib=True)

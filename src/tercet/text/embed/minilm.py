@@ -153,13 +153,15 @@ class MiniLM:
         tensors = bert.read_tensors(self.weights.model)
         if self.exact:
             return bert.build(tensors, None)
-        file = cache_folder(self.cache) / f"{self.space.replace('/', '-')}.onnx"
+        shifted = bert.overflows()  # the numbers are the same, and so is the space
+        name = f"{self.space.replace('/', '-')}{'-shifted' if shifted else ''}.onnx"
+        file = cache_folder(self.cache) / name
         with contextlib.suppress(OSError):  # not built yet
             content = file.read_bytes()
             model = content[4:]
             if content[:4] == zlib.crc32(model).to_bytes(4, "little"):
                 return model
-        model = bert.build(tensors, bert.read_tensors(bert.RANGES))
+        model = bert.build(tensors, bert.read_tensors(bert.RANGES), shifted=shifted)
         with contextlib.suppress(OSError):  # a cache that cannot be written costs time at the next start, nothing else
             weights.write_atomically(file, zlib.crc32(model).to_bytes(4, "little") + model)
         return model
