@@ -78,7 +78,7 @@ def test_vectors_are_those_of_sentence_transformers(model: MiniLM) -> None:
 
 @pytest.mark.parametrize("overflows", [True, False])
 def test_processors_of_both_sorts_agree(
-    overflows: bool, files: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    *, overflows: bool, files: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where products of uint8 and int8 overflow, shifted weights give the sums that others have without."""
     here = bert.overflows()
