@@ -339,7 +339,7 @@ from pathlib import Path
 from tercet import Tercet
 from tercet.vault import sqlite
 base, call = Path(sys.argv[1]), sys.argv[2]
-connect = sqlite.connect
+connect = sqlite.connect_sealed  # which opens every file of a tenant
 
 def counting(limit):
     left = [limit]
@@ -348,8 +348,8 @@ def counting(limit):
         if left[0] == 0:
             os.kill(os.getpid(), 9)
         return True
-    def opened(path, **options):
-        connection = connect(path, **options)
+    def opened(*given, **options):
+        connection = connect(*given, **options)
         connection.exec_trace = trace
         return connection
     return opened
@@ -359,7 +359,7 @@ for point in range(1, 500):
     shutil.copytree(base, folder)
     child = os.fork()
     if child == 0:
-        sqlite.connect = counting(point)
+        sqlite.connect_sealed = counting(point)
         alice = Tercet.open(folder, embedder=None).scope(user="alice")
         [cube] = alice.list(where={"ref": "r"})
         if call == "remember_many":
