@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import RESULTS, DataMissingError, machine, parser, peak_rss_mb, save, table
 from benchmarks.invented import facts
+from benchmarks.kv import quicker
 
 COUNTS = {"facts_20": 20, "facts_100": 100, "facts_400": 400}
 RECIPES: dict[int, dict[str, Any]] = {
@@ -110,20 +111,6 @@ def first(local: list[dict[str, Any]]) -> float:
     old = {question for question, _ in LOCAL_QUESTIONS[:24]}
     right = [bool(one["right"]) for one in local if one["question"] in old]
     return sum(right) / len(right)
-
-
-def quicker() -> str:
-    """The dtype in which this processor multiplies faster; one without instructions for bfloat16 takes ten times."""
-    import torch
-
-    taken = {}
-    for name in ("float32", "bfloat16"):
-        x, w = (torch.ones(256, 512, dtype=getattr(torch, name)) for _ in range(2))
-        for _ in range(2):  # the first warms up
-            begin = time.process_time()
-            x @ w.T
-            taken[name] = time.process_time() - begin
-    return min(taken, key=lambda name: taken[name])
 
 
 def in_context(engine: Any, cubes: Any, asked: list[dict[str, Any]]) -> float | None:

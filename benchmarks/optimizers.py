@@ -20,8 +20,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.common import machine, parser, peak_rss_mb, save, table
-from benchmarks.facts import quicker
 from benchmarks.invented import facts
+from benchmarks.kv import quicker
 
 NAMES = ("adamw", "adafactor", "galore", "apollo", "apollo-mini", "sgd-sai")
 RATES = {"adafactor": 2e-2}
