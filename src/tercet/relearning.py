@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+AGREE = 0.6
+"""The share of wordings in which an adapter must give a value for it to count as known."""
 UNKNOWN = timedelta(days=1)
 """When it is asked again for an engine that nobody here has."""
 
@@ -94,8 +96,7 @@ def _idle(tercet: Tercet, tenant: Tenant, after: timedelta) -> list[MemCube]:
         used = dict(query(reader.connection, "SELECT cube, last FROM uses"))
         return [
             cube
-            for n in numbers
-            for cube in reader.cubes([n])
+            for n, cube in zip(numbers, reader.cubes(numbers), strict=True)
             if cube.id not in wished
             and cube.state is not State.FROZEN
             and cube.governance.hold is None
@@ -184,7 +185,7 @@ def _adapter(view: ScopedMemory, cube: MemCube, payload: Parameters, old: str, n
         return Moved(cube.id, kind, "moved", f"{cube.id}@{cube.version}")
     try:
         if externalise:
-            sources = externalised(view, cube.id, old, 0.6)
+            sources = externalised(view, cube.id, old, AGREE)
             if not sources:
                 return Moved(cube.id, kind, "refused", why="it says nothing that its sources support")
         else:

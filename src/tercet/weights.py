@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from tercet import keeping, relearning
 from tercet.cube import MemCube
 from tercet.errors import InvalidRequest
+from tercet.relearning import AGREE
 from tercet.schedule import migration, personal
 from tercet.schedule.migration import Plan
 from tercet.schedule.personal import Personal
@@ -19,9 +20,6 @@ from tercet.text.recall.recite import Recite
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
     from tercet.scoped import ScopedMemory
-
-AGREE = 0.6
-"""The share of wordings in which an adapter must give a value for it to count as known."""
 
 
 class FromWeights(TypedDict, total=False):

@@ -106,16 +106,12 @@ class TransformersEngine:
         Unsupported
             If transformers is not installed.
         """
+        folder, called = _place(model, dtype)
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
         from tercet.engine import files
 
-        if dtype not in DTYPES:
-            raise InvalidRequest(f"A dtype is one of {', '.join(DTYPES)}, not {dtype!r}.")
-        folder, called = files.folder_of(model)
-        try:
-            import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise Unsupported(NEEDS) from error
         try:
             with files.quiet():
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -135,16 +131,12 @@ class TransformersEngine:
 
         Raises as `load` does.
         """
+        folder, called = _place(model, dtype)
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
         from tercet.engine import files
 
-        if dtype not in DTYPES:
-            raise InvalidRequest(f"A dtype is one of {', '.join(DTYPES)}, not {dtype!r}.")
-        folder, called = files.folder_of(model)
-        try:
-            import torch
-            from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise Unsupported(NEEDS) from error
         try:
             with files.quiet(), torch.device("meta"):
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -337,3 +329,17 @@ def _hash_of(model: Any) -> str:  # noqa: ANN401  # a torch module
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _place(model: str | Path, dtype: str) -> tuple[Path, str]:
+    """The folder of a model and what it is called. Raises as `load` does."""
+    from tercet.engine import files
+
+    if dtype not in DTYPES:
+        raise InvalidRequest(f"A dtype is one of {', '.join(DTYPES)}, not {dtype!r}.")
+    found = files.folder_of(model)
+    try:
+        import transformers  # noqa: F401  # is it there?
+    except ImportError as error:
+        raise Unsupported(NEEDS) from error
+    return found

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tercet.parametric.optim.base import Named, NamedOptimizer, adam, positive, seed_of
+from tercet.parametric.optim.base import Named, ProjectedOptimizer, adam, positive, seed_of
 
 TINY = 1e-8
 
@@ -58,23 +58,18 @@ class ApolloMini(Apollo):
     per: Literal["channel", "tensor"] = "tensor"
 
 
-class ApolloOptimizer(NamedOptimizer):
+class ApolloOptimizer(ProjectedOptimizer):
     """See `Apollo`."""
 
-    def direction(self, name: str, parameter: Tensor, gradient: Tensor, options: dict[str, Any]) -> Tensor | None:
+    def within(self, name: str, state: dict[str, Any], wide: Tensor, options: dict[str, Any]) -> Tensor:
         """sqrt(scale) * G s, limited."""
-        state = self.state[parameter]
-        if gradient.ndim != 2 or min(gradient.shape) < options["thin"] * options["rank"]:
-            return adam(state, gradient, options["betas"], options["eps"])
-        turned = gradient.shape[0] > gradient.shape[1]
-        wide = gradient.T if turned else gradient
         drawn = self.projection(name, state.get("step", 0) // options["gap"], options["rank"], wide)
         small = drawn @ wide
         inner = adam(state, small, options["betas"], options["eps"])
         across = 0 if options["per"] == "channel" else None
         factor = torch.linalg.vector_norm(inner, dim=across) / (torch.linalg.vector_norm(small, dim=across) + TINY)
         scaled: Tensor = _limited(wide * factor, state, options["growth"]) * options["scale"] ** 0.5
-        return scaled.T if turned else scaled
+        return scaled
 
     def projection(self, name: str, period: int, rank: int, wide: Tensor) -> Tensor:
         """(rank, m), the same on every machine: drawn in double precision on the CPU."""

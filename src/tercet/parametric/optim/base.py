@@ -80,6 +80,23 @@ class NamedOptimizer(torch.optim.Optimizer):  # type: ignore[misc, unused-ignore
             parameter.add_(change, alpha=-options["lr"]).mul_(shrink)
 
 
+class ProjectedOptimizer(NamedOptimizer):
+    """Those that keep Adam's moments in a small space: of matrices large enough; all else is moved by Adam itself."""
+
+    def direction(self, name: str, parameter: Tensor, gradient: Tensor, options: dict[str, Any]) -> Tensor | None:
+        """What `within` says of the gradient, turned so that it has no more rows than columns."""
+        state = self.state[parameter]
+        if gradient.ndim != 2 or min(gradient.shape) < options["thin"] * options["rank"]:
+            return adam(state, gradient, options["betas"], options["eps"])
+        turned = gradient.shape[0] > gradient.shape[1]
+        change = self.within(name, state, gradient.T if turned else gradient, options)
+        return change if change is None or not turned else change.T
+
+    def within(self, name: str, state: dict[str, Any], wide: Tensor, options: dict[str, Any]) -> Tensor | None:
+        """As `direction`, of a gradient (m, n) with m <= n."""
+        raise NotImplementedError
+
+
 def adam(state: dict[str, Any], gradient: Tensor, betas: tuple[float, float], eps: float) -> Tensor:
     """Adam's direction m^ / (sqrt(v^) + eps), bias corrected before eps is added (Kingma and Ba 2015, as in torch).
 

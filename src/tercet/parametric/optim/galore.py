@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InvalidRequest
-from tercet.parametric.optim.base import Named, NamedOptimizer, adam, positive, seed_of
+from tercet.parametric.optim.base import Named, ProjectedOptimizer, adam, positive, seed_of
 
 OVERSAMPLE, POWERS = 8, 2
 
@@ -53,16 +53,11 @@ class GaLore:
         return GaLoreOptimizer(named, asdict(self))
 
 
-class GaLoreOptimizer(NamedOptimizer):
+class GaLoreOptimizer(ProjectedOptimizer):
     """See `GaLore`."""
 
-    def direction(self, name: str, parameter: Tensor, gradient: Tensor, options: dict[str, Any]) -> Tensor | None:
-        """`scale` * P N in the parameter's shape."""
-        state = self.state[parameter]
-        if gradient.ndim != 2 or min(gradient.shape) < options["thin"] * options["rank"]:
-            return adam(state, gradient, options["betas"], options["eps"])
-        turned = gradient.shape[0] > gradient.shape[1]
-        wide = gradient.T if turned else gradient
+    def within(self, name: str, state: dict[str, Any], wide: Tensor, options: dict[str, Any]) -> Tensor | None:
+        """`scale` * P N."""
         if not self._projected(name, state, wide, options):
             return None
         basis = state["basis"]
@@ -70,7 +65,7 @@ class GaLoreOptimizer(NamedOptimizer):
         if options["record"]:
             state["moved"][-1].add_(inner, alpha=-options["lr"])
         change: Tensor = basis @ inner
-        return change.T if turned else change
+        return change
 
     def export(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         """(B, A) with B A equal to all that a recorded matrix has moved: rank * refreshes columns of B.
