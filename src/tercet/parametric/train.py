@@ -89,6 +89,8 @@ class Recipe:
     checkpoint_every: int = 25
     seed: int = 0
 
+    spare: float = 0.0
+
     def __post_init__(self) -> None:
         counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
         if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay) < 0 or self.ce + self.kl <= 0:
@@ -184,11 +186,13 @@ def train(
     begin = time.perf_counter()
     modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
     named = [(f"{name}.{side}", getattr(pair, side.lower())) for name, pair in modules.items() for side in "AB"]
+    if recipe.spare and replay:
+        modules = spared(engine, modules, replay, recipe.spare)
     spec = OPTIMIZERS[recipe.optimizer]()
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
-    record.micro = fitting(engine, recipe, taught)
+    record.micro = 1
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
@@ -220,6 +224,45 @@ def train(
     record.seconds += time.perf_counter() - begin
     record.state_bytes = state_bytes(optimizer)
     return Adapter({name: Pair(p.a.detach(), p.b.detach(), p.scale) for name, p in modules.items()}), record
+
+
+class Spared:
+    def __init__(self, pair, shade):
+        self.free, self.b, self.scale, self.shade = pair.a, pair.b, pair.scale, shade
+
+    @property
+    def a(self):
+        return self.free @ self.shade
+
+
+def spared(engine, modules, general, spare):
+    grams = {}
+    linear = engine.adapters._linear
+    def hook(n):
+        def h(m, g):
+            x = g[0].reshape(-1, g[0].shape[-1]).float()
+            grams[n][0] += x.T @ x
+            grams[n][1] += len(x)
+        return h
+    held = []
+    for n in modules:
+        wide = linear[n].in_features
+        grams[n] = [torch.zeros(wide, wide), 0]
+        held.append(linear[n].register_forward_pre_hook(hook(n)))
+    with torch.no_grad():
+        for one in general:
+            if not getattr(one, "stranger", False):
+                engine.read(torch.tensor([one.tokens]))
+    for h in held:
+        h.remove()
+    out = {}
+    for n, pair in modules.items():
+        c = grams[n][0] / grams[n][1]
+        lam = spare * c.diagonal().median()
+        p = lam * torch.linalg.inv(c + lam * torch.eye(len(c)))
+        out[n] = Spared(pair, p)
+    print("spared", len(out), flush=True)
+    return out
 
 
 def engine_parameters(engine: Any) -> list[torch.nn.Parameter]:  # noqa: ANN401  # an engine with a torch model
