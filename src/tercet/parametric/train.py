@@ -26,6 +26,7 @@ from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.examples import Example, Read, losses
 from tercet.parametric.optim import OPTIMIZERS
 from tercet.parametric.optim.base import state_bytes
+from tercet.parametric.spare import Spared, shades
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
@@ -63,6 +64,9 @@ class Recipe:
     top:
         The share of the layers, from the last downwards, that are adapted. What the others make of an example is
         computed once and kept.
+    spare:
+        How strongly what is taught is held to directions that general text hardly uses (see `spare.py`): the less, the
+        more strictly; 0 not at all. It takes the general text of `replay`.
     seconds:
         A time that is converted to steps before training begins, by measuring two passes.
     memory_mb:
@@ -84,16 +88,15 @@ class Recipe:
     stop: float = 0.005
     targets: str = "all"
     top: float = 0.3
+    spare: float = 1.0
     seconds: float | None = None
     memory_mb: float | None = None
     checkpoint_every: int = 25
     seed: int = 0
 
-    spare: float = 0.0
-
     def __post_init__(self) -> None:
         counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
-        if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay) < 0 or self.ce + self.kl <= 0:
+        if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay, self.spare) < 0 or self.ce + self.kl <= 0:
             raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
         if self.wordings is not None and self.wordings < 1:
             raise InvalidRequest(f"At least one question is asked about a fact, not {self.wordings}.")
@@ -185,14 +188,13 @@ def train(
         raise InvalidRequest("There is nothing to learn.")
     begin = time.perf_counter()
     modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
-    named = [(f"{name}.{side}", getattr(pair, side.lower())) for name, pair in modules.items() for side in "AB"]
-    if recipe.spare and replay:
-        modules = spared(engine, modules, replay, recipe.spare)
+    shaded = shades(engine, modules, replay, read, recipe.spare) if recipe.spare and replay else {}
+    spared = Spared(modules, shaded)
     spec = OPTIMIZERS[recipe.optimizer]()
-    optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(named)  # type: ignore[type-var]
+    optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
-    record.micro = 1
+    record.micro = fitting(engine, recipe, taught)
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
@@ -200,69 +202,34 @@ def train(
         with engine.adapters.training(modules):
             path = folder / CHECKPOINT if folder is not None else None
             if path is not None and path.is_file():
-                _resume(path, dict(named), optimizer, record)
+                _resume(path, dict(spared.named), optimizer, record)
+                spared.put()
             if not record.planned:
                 record.planned = _plan(engine, taught, recipe, record, read)
-                optimizer.zero_grad(set_to_none=True)
+                spared.draw()
             while record.steps < record.planned and not record.stopped_early:
                 epoch, place = divmod(record.steps, per_epoch)
-                rate = _rate(record.steps, record.planned, recipe.warm_up)
-                for group, full in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = full * rate
+                _pace(optimizer, rates, _rate(record.steps, record.planned, recipe.warm_up))
                 chosen = _chosen(taught, recipe, epoch, place)
                 kept = _cycled(replay, record.steps * REPLAYS) if recipe.replay else []
-                _step(engine, optimizer, (chosen, kept), record, read)
+                optimizer.zero_grad(set_to_none=True)
+                _gradients(engine, chosen, kept, record, read)
+                spared.draw()
+                optimizer.step()
+                spared.put()
+                record.steps += 1
                 if place + 1 == per_epoch:
                     _end_of_epoch(record, recipe.stop)
                 if progress is not None:
                     progress(record.steps, record.planned)
                 if path is not None and record.steps % recipe.checkpoint_every == 0:
-                    _keep(path, dict(named), optimizer, record)
+                    _keep(path, dict(spared.named), optimizer, record)
     finally:
         for one in frozen:
             one.requires_grad_(True)
     record.seconds += time.perf_counter() - begin
     record.state_bytes = state_bytes(optimizer)
     return Adapter({name: Pair(p.a.detach(), p.b.detach(), p.scale) for name, p in modules.items()}), record
-
-
-class Spared:
-    def __init__(self, pair, shade):
-        self.free, self.b, self.scale, self.shade = pair.a, pair.b, pair.scale, shade
-
-    @property
-    def a(self):
-        return self.free @ self.shade
-
-
-def spared(engine, modules, general, spare):
-    grams = {}
-    linear = engine.adapters._linear
-    def hook(n):
-        def h(m, g):
-            x = g[0].reshape(-1, g[0].shape[-1]).float()
-            grams[n][0] += x.T @ x
-            grams[n][1] += len(x)
-        return h
-    held = []
-    for n in modules:
-        wide = linear[n].in_features
-        grams[n] = [torch.zeros(wide, wide), 0]
-        held.append(linear[n].register_forward_pre_hook(hook(n)))
-    with torch.no_grad():
-        for one in general:
-            if not getattr(one, "stranger", False):
-                engine.read(torch.tensor([one.tokens]))
-    for h in held:
-        h.remove()
-    out = {}
-    for n, pair in modules.items():
-        c = grams[n][0] / grams[n][1]
-        lam = spare * c.diagonal().median()
-        p = lam * torch.linalg.inv(c + lam * torch.eye(len(c)))
-        out[n] = Spared(pair, p)
-    print("spared", len(out), flush=True)
-    return out
 
 
 def engine_parameters(engine: Any) -> list[torch.nn.Parameter]:  # noqa: ANN401  # an engine with a torch model
@@ -280,8 +247,11 @@ def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) ->
     marks = max(len(one.marks) for one in taught)
     trained = config.num_hidden_layers - first_layer(engine, recipe)
     each = longest * trained * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
-    values = sum(pair.a.numel() + pair.b.numel() for pair in fresh(engine, recipe).values())
+    modules = fresh(engine, recipe)
+    values = sum(pair.a.numel() + pair.b.numel() for pair in modules.values())
     kept = sum(len(one.tokens) for one in taught) * config.hidden_size * size
+    if recipe.spare and recipe.replay:
+        kept += sum(4 * engine.adapters.shapes[name][1] ** 2 for name in modules)
     room = recipe.memory_mb * 1e6 - 16 * values - kept
     if room < each:
         raise InvalidRequest(
@@ -310,12 +280,9 @@ def _chosen(taught: Sequence[Example], recipe: Recipe, epoch: int, place: int) -
     return [taught[number] for number in order[place * recipe.batch : (place + 1) * recipe.batch]]
 
 
-def _step(
-    engine: AdapterEngine, optimizer: torch.optim.Optimizer, both: tuple[Sequence[Example], Sequence[Example]],
-    record: Record, read: Read,
-) -> None:  # fmt: skip
-    chosen, kept = both
-    optimizer.zero_grad(set_to_none=True)
+def _gradients(
+    engine: AdapterEngine, chosen: Sequence[Example], kept: Sequence[Example], record: Record, read: Read
+) -> None:
     marks = sum(len(one.marks) for one in chosen)
     crossed = 0.0
     for start in range(0, len(chosen), record.micro):
@@ -324,8 +291,6 @@ def _step(
         crossed += plain
     if kept:
         (losses(engine, kept, read)[0] / sum(len(one.marks) for one in kept)).backward()
-    optimizer.step()
-    record.steps += 1
     record.running[0] += crossed
     record.running[1] += marks
 
@@ -340,6 +305,11 @@ def _end_of_epoch(record: Record, stop: float) -> None:
     record.epoch_losses.append(mean)
     record.running = [0.0, 0.0]
     record.stopped_early = mean < stop
+
+
+def _pace(optimizer: torch.optim.Optimizer, rates: Sequence[float], share: float) -> None:
+    for group, full in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = full * share
 
 
 def _rate(step: int, steps: int, warm_up: float) -> float:
