@@ -28,8 +28,9 @@ def general(tiny: TransformersEngine) -> list[Example]:
 
 def facts() -> list[Fact]:
     texts = ("Ada lives in Graz.", "Ben works as a smith.")
-    return [fact for number, text in enumerate(texts)
-            for fact in read(MemCube(Text(text), Descriptive(id=f"c{number}"), behavioural=Behavioural(version=1)))]  # fmt: skip
+    first = Behavioural(version=1)
+    cubes = [MemCube(Text(text), Descriptive(id=f"c{number}"), behavioural=first) for number, text in enumerate(texts)]
+    return [fact for cube in cubes for fact in read(cube)]
 
 
 def same(one: Adapter, other: Adapter) -> bool:

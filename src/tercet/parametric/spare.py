@@ -84,9 +84,8 @@ def moments(
         for one in general:
             read([one])
     count = sum(len(one.tokens) for one in general)
-    for total in sums.values():
-        total /= count
-    return {name: sums[leader.get(name, name)] for name in modules}
+    means = {name: total / count for name, total in sums.items()}
+    return {name: means[leader.get(name, name)] for name in modules}
 
 
 def _shade(c: Tensor, strength: float) -> Tensor:

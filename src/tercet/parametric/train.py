@@ -96,7 +96,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
-        if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay, self.spare) < 0 or self.ce + self.kl <= 0:
+        weights = (self.ce, self.kl, self.replay, self.spare)
+        if min(counts) < 1 or self.alpha <= 0 or min(weights) < 0 or self.ce + self.kl <= 0:
             raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
         if self.wordings is not None and self.wordings < 1:
             raise InvalidRequest(f"At least one question is asked about a fact, not {self.wordings}.")
