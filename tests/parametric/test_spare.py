@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 from tercet.cube import Behavioural, Descriptive, MemCube, Text
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest
+from tercet.parametric import samples
 from tercet.parametric.adapter import Adapter, Pair
-from tercet.parametric.distil import distil
-from tercet.parametric.examples import Example, plain
+from tercet.parametric.distil import examples
+from tercet.parametric.examples import Example, plain, taught
 from tercet.parametric.facts import Fact, read
 from tercet.parametric.spare import Spared, moments, shades
-from tercet.parametric.train import Kept, Recipe
+from tercet.parametric.train import Kept, Progress, Recipe, Record, train
 
 TEXTS = ("The river runs to the sea.", "Bread is made of flour and water.", "Birds find their way by the sun.")
 RECIPE = Recipe(rank=2, epochs=2, pack=1, batch=1, wordings=3, top=1.0, checkpoint_every=2, lr=3e-3)
@@ -31,6 +33,16 @@ def facts() -> list[Fact]:
     first = Behavioural(version=1)
     cubes = [MemCube(Text(text), Descriptive(id=f"c{number}"), behavioural=first) for number, text in enumerate(texts)]
     return [fact for cube in cubes for fact in read(cube)]
+
+
+def trained(
+    engine: TransformersEngine, recipe: Recipe, *, folder: Path | None = None, progress: Progress | None = None
+) -> tuple[Adapter, Record]:
+    """The two facts taught, beside the three general texts."""
+    general = [plain(engine, text) for text in TEXTS]
+    kept = [replace(one, ce=0.0, kl=recipe.replay, teacher=taught(engine, one)) for one in general]
+    made = examples(engine, samples.training(facts(), recipe.wordings), facts(), recipe, (None,))
+    return train(engine, made, kept, recipe, folder=folder, progress=progress)
 
 
 def same(one: Adapter, other: Adapter) -> bool:
@@ -90,7 +102,7 @@ def test_gradients_are_those_through_the_shade() -> None:
 def test_what_is_taught_keeps_off_what_general_text_uses(tiny: TransformersEngine) -> None:
     def reach(spare: float) -> float:
         """How much of the adapter general text meets, relative to what random input would."""
-        made, _ = distil(tiny, facts(), Recipe(**{**vars(RECIPE), "spare": spare}))
+        made, _ = trained(tiny, replace(RECIPE, spare=spare))
         c = moments(tiny, made.modules, [plain(tiny, text) for text in TEXTS], Kept(tiny, RECIPE))
         shares = [float(((pair.a @ c[name]) * pair.a).sum() / (pair.a.square().sum() * c[name].trace() / len(c[name])))
                   for name, pair in made.modules.items()]  # fmt: skip
@@ -106,10 +118,10 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(tiny: TransformersEngin
         if done == planned // 2 + 1:
             raise KeyboardInterrupt
 
-    whole, _ = distil(tiny, facts(), RECIPE)
+    whole, _ = trained(tiny, RECIPE)
     with pytest.raises(KeyboardInterrupt):
-        distil(tiny, facts(), RECIPE, folder=tmp_path, progress=cut)
-    rest, record = distil(tiny, facts(), RECIPE, folder=tmp_path)
+        trained(tiny, RECIPE, folder=tmp_path, progress=cut)
+    rest, record = trained(tiny, RECIPE, folder=tmp_path)
     assert record.resumed_at
     assert same(whole, rest)
 
