@@ -221,8 +221,10 @@ def _recorded(view: ScopedMemory, payload: Parameters) -> Teaching:
 
     if view.tercet.teaching is not None:
         return view.tercet.teaching
-    told = json.loads(read_blob(view.tercet.vault.tenant(view.scope.tenant), payload, REPORT)).get("recipe", {})
-    return Teaching(Recipe(**{one.name: told[one.name] for one in fields(Recipe) if one.name in told}))
+    told = json.loads(read_blob(view.tercet.vault.tenant(view.scope.tenant), payload, REPORT))
+    recipe = told.get("recipe", {})
+    known = {one.name: recipe[one.name] for one in fields(Recipe) if one.name in recipe}
+    return Teaching(Recipe(**known), stored=told.get("stored", Teaching.stored))
 
 
 def _cache(view: ScopedMemory, cube: MemCube, new: str) -> Moved:
