@@ -303,6 +303,8 @@ def test_who_may_not_read_a_text_or_not_promote_it_merges_nothing(t: Tercet) -> 
         Rule("allow", "bob", frozenset({"read", "promote"})),
         Rule("deny", "bob", frozenset({"promote"}), tags=frozenset({"hidden"})),
         Rule("allow", "eve", frozenset({"read"})),
+        Rule("allow", "kit", frozenset({"read", "promote"})),
+        Rule("deny", "kit", frozenset({"promote"}), types=frozenset({"adapter"})),
     ):
         t.admin(by=root).add_rule(rule)
     house = t.scope(by=root)
@@ -312,7 +314,7 @@ def test_who_may_not_read_a_text_or_not_promote_it_merges_nothing(t: Tercet) -> 
     ]
     with pytest.raises(MissingMemory):
         merged(t.scope(by=Caller("ann")), two)
-    for name in ("bob", "eve"):
+    for name in ("bob", "eve", "kit"):
         with pytest.raises(Refused, match="promote"):
             merged(t.scope(by=Caller(name)), two)
     made = merged(house, two)
