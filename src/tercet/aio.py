@@ -152,6 +152,7 @@ class AsyncScopedMemory:
     promote = _awaitable(ScopedMemory.promote)
     demote = _awaitable(ScopedMemory.demote)
     chat = _awaitable(ScopedMemory.chat)
+    merge = _awaitable(ScopedMemory.merge)
     externalise = _awaitable(ScopedMemory.externalise)
     migrate_model = _awaitable(ScopedMemory.migrate_model)
     migrated = _awaitable(ScopedMemory.migrated)

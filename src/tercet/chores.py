@@ -15,7 +15,7 @@ from tercet.cube import MemCube, Payload, derive
 from tercet.engine.base import require
 from tercet.errors import Unsupported, VaultBusy
 from tercet.govern.gate import HOUSE
-from tercet.parametric.memory import METHOD as DISTIL
+from tercet.parametric.memory import METHODS
 from tercet.schedule import migration, personal, promotion
 from tercet.text.embed.fill import fill
 from tercet.vault import reseal
@@ -55,7 +55,7 @@ def _sweep(tercet: Tercet, tenant: Tenant) -> datetime | None:
 
 
 def _rebuild(tercet: Tercet, tenant: Tenant, *, method: str, sources: Sequence[str], type: str) -> datetime | None:
-    if method == DISTIL:
+    if method in METHODS and type == "adapter":  # a text may have been made by a method of that name
         return _taught_again(tercet, tenant, sources)
     if method not in REBUILDERS:
         return tercet.clock() + UNKNOWN

@@ -133,7 +133,7 @@ def teach(view: Memory, sources: Sequence[MemCube], engine: AdapterEngine, teach
     """Teach texts to an adapter, in the prompts that a chat has: with the words before memories, and without."""
     from tercet.parametric.promote import promote
 
-    return promote(_tenant(view), view.scope, sources, engine, _teaching(view, teaching), by=view.by.signed)
+    return promote(_tenant(view), view.scope, sources, engine, how_taught(view, teaching), by=view.by.signed)
 
 
 def teach_again(view: Memory, sources: Sequence[str], engine: Engine) -> MemCube | None:
@@ -142,10 +142,11 @@ def teach_again(view: Memory, sources: Sequence[str], engine: Engine) -> MemCube
 
     require(engine, "adapters", "An adapter")
     able = cast("AdapterEngine", engine)
-    return retrain(_tenant(view), view.scope, able, sources, _teaching(view, None), by=view.by.signed)
+    return retrain(_tenant(view), view.scope, able, sources, how_taught(view, None), by=view.by.signed)
 
 
-def _teaching(view: Memory, given: Teaching | None) -> Teaching:
+def how_taught(view: Memory, given: Teaching | None) -> Teaching:
+    """What is given, or else the vault's, or else the default, with the prompts that a chat has and a signer."""
     from tercet.parametric.promote import Teaching
 
     how: Teaching = given or view.tercet.teaching or Teaching()

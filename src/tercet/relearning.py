@@ -1,4 +1,4 @@
-"""Adapters beyond one promotion: back to text, on to another model, away when cold, and one that learns by itself."""
+"""Adapters beyond one promotion: merged, back to text, on to another model, away when cold; one learns by itself."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ from tercet.engine.base import require
 from tercet.errors import IllegalTransition, InvalidRequest, MissingMemory, Refused, VaultDamaged
 from tercet.govern.gate import HOUSE
 from tercet.lifecycle import READABLE, State
+from tercet.parametric.memory import pinned, standing
 from tercet.schedule import migration, personal
 from tercet.schedule.migration import Moved
 from tercet.text.read.drafts import drafts
+from tercet.vault.branches import HERE
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import query
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
     from tercet.kernel import Tercet
+    from tercet.parametric.merging import Merge
     from tercet.parametric.promote import Teaching
     from tercet.scoped import ScopedMemory
     from tercet.vault.sqlite import Tenant
@@ -55,6 +58,34 @@ def externalised(view: ScopedMemory, id: str, engine: str | None, agree: float) 
     with view.tercet.lora.attached(tenant, adapter, able) as key:
         found = externalise(able, key, adapter, sources, agree=agree)
     return keeping.put(view, drafts(found, scope=view.scope, now=view.tercet.clock()))
+
+
+def merged(
+    view: ScopedMemory, ids: Sequence[str], way: Merge, engine: str | None, teaching: Teaching | None
+) -> MemCube:
+    """See `ScopedMemory.merge`."""
+    from tercet.parametric.merging import merge
+
+    view.enter("promote")
+    if view.moment != HERE:
+        raise InvalidRequest("Adapters are merged on the main line as it is now; merge there.")
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading() as reader:
+        seen = reader.under(keeping.allowed(view, reader))
+        cubes = [standing(seen, view.scope, *pinned(id)) for id in ids]
+        for cube in cubes:
+            keeping.find(view, reader, cube.id, "promote")
+        taught = dict.fromkeys(link.id for cube in cubes for link in cube.behavioural.derivations)
+        sources = keeping.promotable(view, list(taught), reader)  # their words go into something new
+    if len({(cube.id, cube.version) for cube in cubes}) < len(cubes):
+        raise InvalidRequest(f"Each adapter is merged once; give it a weight instead: {', '.join(ids)}.")
+    model = view.tercet.engines.get(engine)
+    require(model, "adapters", "An adapter")
+    require(model, "logits", "The gate of an adapter")
+    able = cast("AdapterEngine", model)
+    parts = [(cube, view.tercet.lora.checked(tenant, cube, cast("Parameters", cube.payload), able)) for cube in cubes]
+    how = converse.how_taught(cast("Any", view), teaching)
+    return merge(tenant, view.scope, parts, sources, able, way, how, by=view.by.signed)
 
 
 def the_able(tercet: Tercet, name: str | None = None) -> AdapterEngine | None:
@@ -214,15 +245,20 @@ def _fit(view: ScopedMemory, ids: Sequence[str]) -> list[MemCube]:
 
 
 def _recorded(view: ScopedMemory, payload: Parameters) -> Teaching:
-    """How an adapter was made, by its report, where the vault says nothing else; settings that went are left out."""
+    """How an adapter was made, by its report, where the vault says nothing else; settings that went are left out.
+
+    A merged one was not taught: it has no recipe, so the default counts. Its form is kept.
+    """
     from tercet.parametric.memory import REPORT, read_blob
     from tercet.parametric.promote import Teaching
     from tercet.parametric.train import Recipe
 
     if view.tercet.teaching is not None:
         return view.tercet.teaching
-    told = json.loads(read_blob(view.tercet.vault.tenant(view.scope.tenant), payload, REPORT)).get("recipe", {})
-    return Teaching(Recipe(**{one.name: told[one.name] for one in fields(Recipe) if one.name in told}))
+    told = json.loads(read_blob(view.tercet.vault.tenant(view.scope.tenant), payload, REPORT))
+    recipe = told.get("recipe", {})
+    known = {one.name: recipe[one.name] for one in fields(Recipe) if one.name in recipe}
+    return Teaching(Recipe(**known), stored=told.get("stored", Teaching.stored))
 
 
 def _cache(view: ScopedMemory, cube: MemCube, new: str) -> Moved:

@@ -1,11 +1,11 @@
-"""What a scope does with adapters beside promoting to them: have them say what they know, move them, learn unasked."""
+"""What a scope does with adapters beside promoting to them: merge them, ask them, move them, learn unasked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, Unpack, cast
 
 from tercet import keeping, relearning
 from tercet.cube import MemCube
@@ -19,6 +19,7 @@ from tercet.text.recall.recite import Recite
 
 if TYPE_CHECKING:
     from tercet.kernel import Tercet
+    from tercet.parametric.promote import Teaching
     from tercet.scoped import ScopedMemory
 
 
@@ -29,6 +30,19 @@ class FromWeights(TypedDict, total=False):
     """Ids of adapters that the model answers with; ID@VERSION pins a version."""
     recite: Recite | bool
     """Whether they first say in full what they were taught that the question is about."""
+
+
+class MergeOptions(TypedDict, total=False):
+    """What methods of merging take beside weights; see `ScopedMemory.merge`."""
+
+    rank: int
+    """Of "svd", "ties" and "dare": the rank that is kept."""
+    density: float
+    """Of "ties" and "dare": the share of entries that stay."""
+    scale: float
+    """Of "ties": what the mean is multiplied by."""
+    seed: int
+    """Of "dare": what the draw depends on."""
 
 
 def chosen(*, adapters: Sequence[str] = (), recite: Recite | bool = False) -> tuple[Sequence[str], Recite | None]:
@@ -44,6 +58,47 @@ class Weights:
     @property
     def _learner(self) -> ScopedMemory:
         return cast("ScopedMemory", self)
+
+    def merge(
+        self, ids: Sequence[str], *, method: str = "concatenate", weights: Sequence[float] | None = None,
+        engine: str | None = None, teaching: Teaching | None = None, **options: Unpack[MergeOptions],
+    ) -> MemCube:  # fmt: skip
+        """Make one adapter of several, and keep it if it passes the gate, asked about what all of them were taught.
+
+        It is made from their texts: it goes with one of those, and stays when one of the adapters is demoted. Where a
+        text of it is erased, a job teaches what is left anew. The same merge twice is the same cube.
+
+        Parameters
+        ----------
+        ids
+            Two adapters or more of one owner and one model, each ID or ID@VERSION, that may be used now.
+        method
+            "concatenate" is the exact weighted sum, and ranks add up. "svd" is the nearest to it at a `rank`; "linear"
+            (of equal ranks), "ties" and "dare" are other things.
+        weights
+            One for each; below zero takes an adapter out. Left out: 1 each.
+        engine
+            One of the model that they were made for; may be left out where there is one.
+        teaching
+            The gate's bounds, who signs, which adapter it replaces, and in which form it is stored.
+
+        Raises
+        ------
+        MissingMemory
+            If this scope does not see one of them, or this caller may not read a text of theirs.
+        InvalidRequest
+            If they are fewer than two, one comes twice, is no adapter, or another model's; for an unknown method or
+            option; if their rank would be too high.
+        Refused, GateFailed
+            If one of them or of their texts was withdrawn or may not be promoted by this caller, its signature is not
+            to be trusted, or they have different owners; if what came of it does not pass, and why.
+        """
+        from tercet.parametric.merging import Merge
+
+        if isinstance(ids, str) or len(ids) < 2 or not all(isinstance(one, str) for one in ids):
+            raise InvalidRequest("Merging takes a list of two ids of adapters or more (or ID@VERSION).")
+        way = Merge.asked(method, weights, cast("Mapping[str, float]", options), parts=len(ids))
+        return relearning.merged(self._learner, ids, way, engine, teaching)
 
     def externalise(self, id: str, *, engine: str | None = None, agree: float = AGREE) -> list[MemCube]:
         """Ask an adapter for what it was taught, and keep as texts what it still says and its sources support.

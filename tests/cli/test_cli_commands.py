@@ -360,7 +360,7 @@ def test_every_command_has_its_shape_here() -> None:
     # These have tests of their own.
     elsewhere = {
         "eval", "demo", "reembed", "restore", "verify", "promote", "demote", "chat", "revoke",
-        "externalise", "learn", "migrate-model",
+        "externalise", "learn", "merge", "migrate-model",
     }  # fmt: skip
     assert set(SHAPES) | elsewhere == set(COMMANDS)
 

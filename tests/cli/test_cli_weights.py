@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="pip install 'tercet[models]'")
 from tests.tiny_vault import short_gate
 
 from tercet import Tercet
+from tercet.parametric import gate
 from tercet.parametric.gate import Bounds
 from tercet.parametric.promote import Teaching
 from tercet.parametric.train import Recipe
@@ -68,6 +69,38 @@ def test_externalise_demote_and_export(told: Cli, tmp_path: Path) -> None:
 
     gone = told("demote", lora, "--externalise", "--engine", "old", "--json")
     assert (gone.code, gone.json["externalised"], gone.json["demoted"]) == (0, [], lora)
+
+
+def test_merge_and_stored(told: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [told.id(text, "--user", "alice") for text in ("Ada lives in Graz.", "Ada works as a smith.")]
+    loras = [adapter(told, id) for id in texts]
+    words = ["merge", *loras, "--engine", "old"]
+    refused = told(*words)
+    assert (refused.code, "held-out wordings" in refused.err) == (3, True)  # the gate that stands by default
+    monkeypatch.setattr(gate, "reasons", lambda *_: [])
+    done = told(*words, "--weight", "0.5", "--weight", "-1", "--stored", "nf4", "--json")
+    assert done.code == 0, done.err
+    assert set(done.json) == {"cube", "bytes", "report"}
+    assert done.json["report"]["recipe"] == {
+        "merge": "concatenate", "weights": [0.5, -1.0], "options": {}, "parts": [f"{id}@1" for id in loras],
+    }  # fmt: skip
+    assert done.json["report"]["stored"] == "nf4"
+    said = told("merge", loras[0], "--engine", "old", loras[1], "--method", "svd", "--rank", "3", "--stored", "int8")
+    assert (said.code, "rank 3, " in said.out, " bytes in int8" in said.out) == (0, True, True)
+    ties = told(*words, "--method", "dare", "--rank", "2", "--density", "0.9", "--seed", "3", "--json")
+    assert ties.json["report"]["recipe"]["options"] == {"rank": 2, "density": 0.9, "seed": 3}
+    for wrong in (["--weight", "1"], ["--method", "svd"], ["--stored", "int4"], ["--method", "mean"]):
+        assert told(*words, *wrong).code == 2
+    assert told("merge", loras[0], "--engine", "old").code == 2
+    assert told("merge", loras[0], "0" * 8, "--engine", "old").code == 4
+    assert told("merge", *loras, "--engine", "new").code == 2
+
+    quick = ["promote", texts[0], "--to", "parameters", "--engine", "old", "--epochs", "1", "--rank", "2"]
+    kept = told(*quick, "--stored", "int8", "--json")
+    assert (kept.code, kept.json["report"]["stored"]) == (0, "int8")
+    assert told(*quick, "--stored", "int3").code == 2
+    assert told("promote", texts[0], "--engine", "old", "--stored", "int8").code == 2
+    assert told("promote", "--due", "--to", "parameters", "--stored", "int8").code == 2
 
 
 def test_migrate_model(told: Cli) -> None:

@@ -96,6 +96,29 @@ def test_a_file_that_is_not_whole_is_noticed(tmp_path: Path, spoil: Callable[[by
         load(tmp_path, SHAPES)
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        lambda a, _: {"data_offsets": a["data_offsets"]}, lambda a, _: a | {"dtype": ["F32"]},
+        lambda a, _: a | {"data_offsets": "ab"}, lambda a, b: a | {"data_offsets": b["data_offsets"]}, lambda *_: 7,
+    ],
+)  # fmt: skip
+def test_a_table_that_does_not_fit_its_bytes_is_noticed(
+    tmp_path: Path, table: Callable[[dict[str, object], dict[str, object]], object]
+) -> None:
+    save(an_adapter(), tmp_path, base="a-base")
+    path = tmp_path / WEIGHTS
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    first, second = (key for key in header if key != "__metadata__" and "up_proj" in key)
+    header[first] = table(header[first], header[second])
+    words = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(words)) + words + data[8 + length :])
+    with pytest.raises(VaultDamaged, match="does not fit"):
+        load(tmp_path, SHAPES)
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     adapter = an_adapter()
     adapter.modules["model.layers.0.mlp.up_proj"].a[0, 0] = torch.nan

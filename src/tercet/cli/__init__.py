@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "audit": ("tercet.cli.audit", "Read the journal, check it, or anchor its head in a signed file."),
     "promote": ("tercet.cli.promote", "Let a model read memories once, and keep what it made of them."),
     "demote": ("tercet.cli.demote", "Drop a KV cache or an adapter; the texts it was made from stay."),
+    "merge": ("tercet.cli.merge", "Make one adapter of several, if it passes its gate."),
     "externalise": ("tercet.cli.externalise", "Ask an adapter what it knows, and keep that as texts."),
     "migrate-model": ("tercet.cli.migrate_model", "Make adapters and KV caches again for another model."),
     "learn": ("tercet.cli.learn", "Let a model learn one user's memories, by a job."),

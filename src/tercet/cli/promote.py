@@ -36,6 +36,7 @@ def add_arguments(parser: Parser) -> None:
         "--budget", type=float, metavar="SECONDS", help="of an adapter: time, converted to steps before training"
     )
     parser.add_argument("--replaces", metavar="ID", help="an adapter whose next version this becomes")
+    parser.add_argument("--stored", metavar="NAME", help="of an adapter: bf16, or in fewer bytes int8 or nf4")
     parser.add_argument(
         "--alone", action="store_true", help="keep no second cache, which is for joining it with other memories"
     )
@@ -53,6 +54,8 @@ def run(session: Session, args: Namespace) -> Answer:
         raise InvalidRequest("--share says how much --compress NAME keeps; name a compressor.")
     if args.due and args.compress is not None:
         raise InvalidRequest("--due keeps whole caches; compress those that you name.")
+    if args.stored is not None and (args.due or args.to != "parameters"):
+        raise InvalidRequest("--stored says how an adapter is kept (--to parameters); a KV cache has its --precision.")
     if args.due:
         found = session.existing().tercet.tend(engine=args.engine, precision=args.precision, by=session.caller)
         lines = [
@@ -69,7 +72,7 @@ def run(session: Session, args: Namespace) -> Answer:
             teaching=_teaching(args, bar) if args.to == "parameters" else None,
         )  # fmt: skip
     if isinstance(made.payload, Parameters):
-        return _adapter(session, made, made.payload)
+        return adapter(session, made, made.payload)
     assert isinstance(made.payload, Activation)  # noqa: S101  # what is left
     size = sum(blob.size for blob in made.payload.blobs)
     document = {"cube": cube_json(made), "tokens": made.payload.tokens, "bytes": size}
@@ -84,17 +87,20 @@ def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
 
     given = {"epochs": args.epochs, "rank": args.rank, "seconds": args.budget}
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
-    return Teaching(recipe, replaces=args.replaces, progress=bar)
+    stored = Teaching.stored if args.stored is None else args.stored
+    return Teaching(recipe, replaces=args.replaces, progress=bar, stored=stored)
 
 
-def _adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
+def adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
+    """What is said of an adapter that was kept: its report, in short."""
     from tercet.parametric.memory import REPORT, read_blob
 
     report = json.loads(read_blob(session.tercet.vault.tenant(made.scope.tenant), payload, REPORT))
     before, after = report["recall"]
     size = sum(blob.size for blob in payload.blobs)
+    form = f" in {report['stored']}" if report.get("stored", "bf16") != "bf16" else ""
     lines = [
-        f"adapter {made.id} version {made.version}: rank {payload.rank}, {size:,} bytes",
+        f"adapter {made.id} version {made.version}: rank {payload.rank}, {size:,} bytes{form}",
         f"  asked in other words, {after:.0%} of the facts are recalled ({before:.0%} before)",
         f"  {report['locality']:.0%} of the general questions that were answered right still are",
         f"  loss on general text {report['general_loss_change']:+.1%}",

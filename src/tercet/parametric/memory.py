@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from tercet.vault.reader import Reader
     from tercet.vault.sqlite import Tenant
 
-METHOD = "distil"
+METHOD, MERGED = "distil", "merge"
+METHODS = frozenset({METHOD, MERGED})
+"""How adapters come about; one that loses a source is taught again what is left, whichever it was."""
 DATA, CONFIG, REPORT = "adapter", "config", "report"
 RESIDENT = 8
 """Adapters of a vault that stay attached; the one used longest ago goes first."""

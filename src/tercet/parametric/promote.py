@@ -1,4 +1,7 @@
-"""Texts to an adapter cube: read, teach, judge, keep; and again, without what was erased."""
+"""Texts to an adapter cube: read, teach, judge, keep; and again, without what was erased.
+
+Whatever makes an adapter ends here: a `Candidate` passes its gate and becomes a cube, or leaves nothing.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ class Teaching:
     """How adapters are made: recipe, bounds of the gate, prompts, and who signs.
 
     Without a `signer` the vault's own key signs, if it has one. `replaces` is the id of an adapter whose next version
-    this becomes.
+    this becomes. `stored` is the form in which its tensors are kept: "bf16", or in fewer bytes "int8" or "nf4"; what
+    comes back from it is what the gate judges.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -50,6 +54,26 @@ class Teaching:
     signer: Signer | None = None
     replaces: str | None = None
     progress: Progress | None = None
+    stored: str = files.PLAIN
+
+    def __post_init__(self) -> None:
+        if self.stored not in files.FORMS:
+            raise InvalidRequest(f"An adapter is stored as {', '.join(files.FORMS)}, not as {self.stored!r:.80}.")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter before its gate: what it was made from and how.
+
+    It is judged by `facts`; `told` goes into its report, and `name` is the ref that it is found again by.
+    """
+
+    adapter: Adapter
+    facts: Sequence[Fact]
+    sources: Sequence[MemCube]
+    method: str
+    told: Mapping[str, Any]
+    name: str
 
 
 def promote(
@@ -78,36 +102,61 @@ def promote(
     facts, clashes, taught = lesson(sources)
     links = [[cube.id, cube.version] for cube in taught]
     names = [links, repr(engine.base), asdict(replace(how.recipe, checkpoint_every=1))]
-    run = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]
-    with tenant.reading() as reader:
-        # `replaces` writes a version; without it the same lesson is the same cube.
-        twin = (
-            None
-            if how.replaces
-            else reader.named(derive(taught, _nothing(engine), method=METHOD).scope, f"adapter:{run}")
-        )
+    run, twin = begun(tenant, names, taught, engine, how, METHOD)
     if twin is not None:
         return twin
+    folder = running(tenant, run, taught)
+    made, record = _distilled(engine, facts, how, folder)
+    told = {"contradictions": clashed(clashes), "record": vars(record), "recipe": asdict(how.recipe)}
+    return kept(tenant, scope, engine, Candidate(made, facts, taught, METHOD, told, run), how, folder=folder, by=by)
+
+
+def begun(
+    tenant: Tenant, names: list[Any], sources: Sequence[MemCube], engine: AdapterEngine, how: Teaching, method: str
+) -> tuple[str, MemCube | None]:
+    """The name of what is to be made, from all that decides what it will be, and the cube that is that already.
+
+    `replaces` writes a version; without it the same work is the same cube. Raises Refused for sources of two owners.
+    """
+    names = names if how.stored == files.PLAIN else [*names, how.stored]
+    run = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]
+    scope = derive(sources, Parameters((), engine.base, 0), method=method).scope
+    with tenant.reading() as reader:
+        return run, None if how.replaces else reader.named(scope, _ref(run))
+
+
+def running(tenant: Tenant, run: str, sources: Sequence[MemCube]) -> Path:
+    """The folder of a run, with a note of whose content it will hold."""
     folder = training_folder(tenant.path, sealed=tenant.keys.seal() is not None) / run
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SOURCES).write_text(json.dumps([cube.id for cube in taught]), encoding="utf-8")
-    made, record = _distilled(engine, facts, how, folder)
+    (folder / SOURCES).write_text(json.dumps([cube.id for cube in sources]), encoding="utf-8")
+    return folder
+
+
+def kept(
+    tenant: Tenant, scope: Scope, engine: AdapterEngine, made: Candidate, how: Teaching, *, folder: Path, by: str
+) -> MemCube:
+    """Judge an adapter as it will be served, and keep it if it passes; then, or if not, its run's folder goes.
+
+    Raises Refused, GateFailed, StaleWrite, as `promote` does.
+    """
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        files.save(served(made), Path(name), base=engine.base.name)
+        ready = served(made.adapter)
         try:
-            judged, report = _judged(engine, Path(name), facts, how)
+            files.check_finite(ready.modules)
+            files.save(ready, Path(name), base=engine.base.name, stored=how.stored)
+            judged, report = _judged(engine, Path(name), made.facts, how)
         except Refused:  # it cannot be measured, and what cannot be measured does not pass
             destroy(folder)
             raise
         told = {
-            **report.json(), "contradictions": [_clash(one) for one in clashes], "record": vars(record),
-            "recipe": asdict(how.recipe), "adapter_bytes": (Path(name) / files.WEIGHTS).stat().st_size,
+            **report.json(), **made.told,
+            "stored": how.stored, "adapter_bytes": (Path(name) / files.WEIGHTS).stat().st_size,
         }  # fmt: skip
         if not report.passed:
             destroy(folder)
             raise GateFailed(f"The adapter was not kept: {'; '.join(report.reasons)}.", told)
-        parts = _parts(Path(name), taught, engine, told, judged, how)
-        cube = _keep(tenant, scope, taught, engine, how, parts, f"adapter:{run}", by)
+        cube = _keep(tenant, scope, engine, made, how, _parts(Path(name), made, engine, told, judged, how), by)
     destroy(folder)
     return cube
 
@@ -164,7 +213,7 @@ def served(adapter: Adapter) -> Adapter:
 def retrain(
     tenant: Tenant, scope: Scope, engine: AdapterEngine, sources: Sequence[str], how: Teaching, *, by: str
 ) -> MemCube | None:
-    """What a `rebuild` job of the method "distil" does: teach what is left of a retired adapter's sources."""
+    """What a `rebuild` job of an adapter does, taught or merged: teach what is left of its sources."""
     cubes = list[MemCube]()
     with tenant.reading() as reader:
         for id in sources:
@@ -178,7 +227,8 @@ def retrain(
 
 def _judged(engine: AdapterEngine, folder: Path, facts: Sequence[Fact], how: Teaching) -> tuple[str, Report]:
     """The gate's report on what will be served: the files, read back."""
-    key = engine.adapters.attach(files.load(folder, engine.adapters.shapes).modules)
+    config = json.loads((folder / files.CONFIG).read_text(encoding="utf-8"))
+    key = engine.adapters.attach(files.read(config, folder / files.WEIGHTS, engine.adapters.shapes).modules)
     try:
         return key, judge(engine, key, facts, how.bounds, system=how.systems[0])
     finally:
@@ -186,16 +236,16 @@ def _judged(engine: AdapterEngine, folder: Path, facts: Sequence[Fact], how: Tea
 
 
 def _parts(
-    made: Path, taught: Sequence[MemCube], engine: AdapterEngine, report: dict[str, Any], key: str, how: Teaching
+    folder: Path, made: Candidate, engine: AdapterEngine, report: dict[str, Any], key: str, how: Teaching
 ) -> dict[str, bytes]:
     """An adapter's files by role; the manifest names the others by their hashes, and is what is signed."""
     parts = {
-        DATA: (made / files.WEIGHTS).read_bytes(), CONFIG: (made / files.CONFIG).read_bytes(),
+        DATA: (folder / files.WEIGHTS).read_bytes(), CONFIG: (folder / files.CONFIG).read_bytes(),
         REPORT: dump(report).encode(),
     }  # fmt: skip
     manifest = {
-        "format": FORMAT, "content": key, "base": asdict(engine.base), "rank": how.recipe.rank,
-        "sources": [[cube.id, cube.version, cube.descriptive.commitment] for cube in taught],
+        "format": FORMAT, "content": key, "base": asdict(engine.base), "rank": made.adapter.rank,
+        "sources": [[cube.id, cube.version, cube.descriptive.commitment] for cube in made.sources],
         "files": {role: hashlib.sha256(data).hexdigest() for role, data in parts.items()},
     }  # fmt: skip
     parts[MANIFEST] = dump(manifest).encode()
@@ -205,21 +255,21 @@ def _parts(
 
 
 def _keep(
-    tenant: Tenant, scope: Scope, taught: Sequence[MemCube], engine: AdapterEngine, how: Teaching,
-    parts: Mapping[str, bytes], name: str, by: str,
+    tenant: Tenant, scope: Scope, engine: AdapterEngine, made: Candidate, how: Teaching, parts: Mapping[str, bytes],
+    by: str,
 ) -> MemCube:  # fmt: skip
     with _drafted(tenant.blobs, parts) as (refs, place):
-        payload = Parameters(refs, engine.base, how.recipe.rank)
-        draft = derive(taught, payload, method=METHOD, type="adapter")
+        payload = Parameters(refs, engine.base, made.adapter.rank)
+        draft = derive(made.sources, payload, method=made.method, type="adapter")
         with tenant.writing(by=by) as writer:
-            for cube in taught:
+            for cube in made.sources:
                 found = writer.reader.head(cube.id, scope)[1]
                 if found.version != cube.version:
                     raise StaleWrite(cube.id, expected=cube.version, found=found.version)
                 check_sources([found])
             place()
             if how.replaces is None:
-                [cube] = writer.put([Entry(_tuned(draft, name), {})], None, action="promote")
+                [cube] = writer.put([Entry(_tuned(draft, _ref(made.name)), {})], None, action="promote")
                 return cube
             old = writer.reader.head(how.replaces, scope)[1]
             if not isinstance(old.payload, Parameters) or old.scope != draft.scope:
@@ -252,9 +302,13 @@ def _drafted(
         yield tuple(refs), place
 
 
-def _clash(one: Contradiction) -> dict[str, Any]:
-    return {"subject": one.subject, "relation": one.relation, "kept": asdict(one.kept), "left": asdict(one.left)}
+def _ref(run: str) -> str:
+    return f"adapter:{run}"
 
 
-def _nothing(engine: AdapterEngine) -> Parameters:
-    return Parameters((), engine.base, 0)
+def clashed(clashes: Sequence[Contradiction]) -> list[dict[str, Any]]:
+    """Contradictions as a report tells them."""
+    return [
+        {"subject": one.subject, "relation": one.relation, "kept": asdict(one.kept), "left": asdict(one.left)}
+        for one in clashes
+    ]

@@ -45,6 +45,14 @@ def test_bytes_are_what_they_should_be() -> None:
     assert size == {"int8": 64 * 128 + 2 * 64, "nf4": 64 * 128 // 2 + 2 * 128}
 
 
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("shape", [(8, 576), (1536, 8), (3, 5), (7,), (1, 1)])
+def test_what_a_tensor_becomes_is_known_from_its_shape(name: str, shape: tuple[int, ...]) -> None:
+    words = {torch.int8: "I8", torch.uint8: "U8", torch.float16: "F16"}
+    found = {end: (words[part.dtype], list(part.shape)) for end, part in CODECS[name].encode(some(*shape)).items()}
+    assert CODECS[name].parts(shape) == found
+
+
 def test_zeros_stay_zeros() -> None:
     for codec in CODECS.values():
         assert not codec.decode(codec.encode(torch.zeros(4, 70)), (4, 70)).any()

@@ -32,6 +32,9 @@ class Codec(Protocol):
     def decode(self, parts: Mapping[str, Tensor], shape: tuple[int, ...]) -> Tensor:
         """(shape) float32. Raises VaultDamaged for parts that cannot be of that shape."""
 
+    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[str, list[int]]]:
+        """What a tensor of that shape becomes: by its ending, a part's dtype in safetensors' word, and its shape."""
+
 
 @dataclass(frozen=True)
 class Int8:
@@ -47,6 +50,11 @@ class Int8:
         """See `Codec.decode`."""
         found = _part(parts, "q").float() * _part(parts, "scale").float()[:, None]
         return _shaped(found, shape)
+
+    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[str, list[int]]]:
+        """See `Codec.parts`."""
+        rows = shape[0] if shape else 1
+        return {"q": ("I8", [rows, _count(shape[1:])]), "scale": ("F16", [rows])}
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,11 @@ class NormalFloat4:
             raise VaultDamaged("There are fewer codes than the scales are for.")
         values = torch.tensor(NF4)[codes].view(-1, self.block) * scale[:, None]
         return _shaped(values.flatten()[: _count(shape)], shape)
+
+    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[str, list[int]]]:
+        """See `Codec.parts`."""
+        blocks = -(-_count(shape) // self.block)
+        return {"q": ("U8", [-(-blocks * self.block // 2)]), "scale": ("F16", [blocks])}
 
 
 CODECS: Mapping[str, Codec] = MappingProxyType({"int8": Int8(), "nf4": NormalFloat4()})
