@@ -86,10 +86,10 @@ def test_gradients_are_those_through_the_shade() -> None:
     pair = Pair(torch.nn.Parameter(a.clone()), torch.nn.Parameter(b.clone()))
     spared = Spared({"m": pair}, {"m": shade})
     torch.testing.assert_close(pair.a.detach(), a @ shade)
-    (pair.b @ pair.a - target).square().sum().backward()  # type: ignore[no-untyped-call]
+    (pair.b @ pair.a - target).square().sum().backward()
     spared.draw()
     free = a.clone().requires_grad_()
-    (b @ (free @ shade) - target).square().sum().backward()  # type: ignore[no-untyped-call]
+    (b @ (free @ shade) - target).square().sum().backward()
     named = dict(spared.named)
     torch.testing.assert_close(named["m.A"].grad, free.grad)
     assert pair.a.grad is None
