@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
-REPLAYS = 1
+REPLAYS = 2
 """General pieces beside each step's conversations."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
@@ -77,7 +77,7 @@ class Recipe:
     alpha: float = 32.0
     optimizer: str = "adamw"
     lr: float | None = None
-    epochs: int = 8
+    epochs: int = 5
     wordings: int | None = None
     batch: int = 2
     pack: int = 6
@@ -87,8 +87,8 @@ class Recipe:
     warm_up: float = 0.05
     stop: float = 0.005
     targets: str = "all"
-    top: float = 0.3
-    spare: float = 1.0
+    top: float = 1.0
+    spare: float = 10.0
     seconds: float | None = None
     memory_mb: float | None = None
     checkpoint_every: int = 25
