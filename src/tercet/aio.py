@@ -154,6 +154,7 @@ class AsyncScopedMemory:
     chat = _awaitable(ScopedMemory.chat)
     merge = _awaitable(ScopedMemory.merge)
     externalise = _awaitable(ScopedMemory.externalise)
+    report = _awaitable(ScopedMemory.report)
     migrate_model = _awaitable(ScopedMemory.migrate_model)
     migrated = _awaitable(ScopedMemory.migrated)
     learn = _awaitable(ScopedMemory.learn)

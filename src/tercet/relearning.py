@@ -17,7 +17,7 @@ from tercet.engine.base import require
 from tercet.errors import IllegalTransition, InvalidRequest, MissingMemory, Refused, VaultDamaged
 from tercet.govern.gate import HOUSE
 from tercet.lifecycle import READABLE, State
-from tercet.parametric.memory import pinned, standing
+from tercet.parametric.memory import PLOT, REPORT, pinned, read_blob, standing
 from tercet.schedule import migration, personal
 from tercet.schedule.migration import Moved
 from tercet.text.read.drafts import drafts
@@ -86,6 +86,21 @@ def merged(
     parts = [(cube, view.tercet.lora.checked(tenant, cube, cast("Parameters", cube.payload), able)) for cube in cubes]
     how = converse.how_taught(cast("Any", view), teaching)
     return merge(tenant, view.scope, parts, sources, able, way, how, by=view.by.signed)
+
+
+def reported(view: ScopedMemory, name: str) -> tuple[dict[str, Any], str]:
+    """See `ScopedMemory.report`: the report, and its picture."""
+    from tercet.parametric.picture import drawn
+
+    view.enter("read")
+    tenant = view.tercet.vault.tenant(view.scope.tenant)
+    with tenant.reading() as reader:  # it tells what was taught, word for word
+        cube = standing(reader.under(keeping.allowed(view, reader)), view.scope, *pinned(name))
+    payload = cast("Parameters", cube.payload)
+    report: dict[str, Any] = json.loads(read_blob(tenant, payload, REPORT))
+    if not any(one.role == PLOT for one in payload.blobs):  # kept before there were pictures
+        return report, drawn(report)
+    return report, read_blob(tenant, payload, PLOT).decode()
 
 
 def the_able(tercet: Tercet, name: str | None = None) -> AdapterEngine | None:
@@ -249,7 +264,6 @@ def _recorded(view: ScopedMemory, payload: Parameters) -> Teaching:
 
     A merged one was not taught: it has no recipe, so the default counts. Its form is kept.
     """
-    from tercet.parametric.memory import REPORT, read_blob
     from tercet.parametric.promote import Teaching
     from tercet.parametric.train import Recipe
 

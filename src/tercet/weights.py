@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast
 
 from tercet import keeping, relearning
 from tercet.cube import MemCube
@@ -123,6 +123,14 @@ class Weights:
             If this caller may not promote it or not write, or the adapter's signature is not to be trusted.
         """
         return relearning.externalised(self._learner, id, engine, agree)
+
+    def report(self, id: str) -> tuple[dict[str, Any], str]:
+        """What the gate measured of an adapter (ID, or ID@VERSION), before and after, and a picture of it (SVG).
+
+        It holds the questions and their answers, so it is to be read as long as the adapter may be used. Raises
+        MissingMemory, Refused, InvalidRequest as such a use does.
+        """
+        return relearning.reported(self._learner, id)
 
     def migrate_model(self, old: str, new: str, *, externalise: bool = False, later: bool = False) -> Plan:
         """Make what this scope has of one model again for another: adapters are taught anew, KV caches read anew.

@@ -103,6 +103,21 @@ def test_merge_and_stored(told: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told("promote", "--due", "--to", "parameters", "--stored", "int8").code == 2
 
 
+def test_show_tells_and_draws_what_the_gate_measured(told: Cli, tmp_path: Path) -> None:
+    text = told.id("Ada lives in Graz.", "--user", "alice")
+    lora = adapter(told, text)
+    picture = tmp_path / "gate.svg"
+    shown = told("show", lora, "--plot", str(picture))
+    assert (shown.code, "recall in other words" in shown.out) == (0, True)
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert told("show", lora, "--json").json["report"]["passed"] is True
+    assert told("show", text, "--plot", str(picture)).code == 2
+    told("revise", text, "Ada lives in Linz.")
+    gone = told("show", lora)
+    assert (gone.code, "no report: " in gone.out, "recall in" in gone.out) == (0, True, False)
+    assert told("show", lora, "--plot", str(picture)).code == 3
+
+
 def test_migrate_model(told: Cli) -> None:
     id = told.id("Ada lives in Graz.", "--user", "alice")
     lora = adapter(told, id)

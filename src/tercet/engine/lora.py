@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -110,6 +110,20 @@ class Adapters:
         self._hook(modules)
         with self._set((("in training", modules),)):
             yield
+
+    @contextmanager
+    def watching(self, modules: Collection[str], seen: Callable[[str, Tensor], None]) -> Iterator[None]:
+        """Tell `seen` of the input, (…, in), of each of these modules whenever a thread computes one."""
+
+        def hook_of(name: str) -> Callable[..., None]:
+            return lambda _module, given: seen(name, given[0])
+
+        held = [self._linear[name].register_forward_pre_hook(hook_of(name)) for name in modules]
+        try:
+            yield
+        finally:
+            for one in held:
+                one.remove()
 
     @contextmanager
     def _set(self, chosen: tuple[tuple[str, Mapping[str, LowRank]], ...]) -> Iterator[None]:

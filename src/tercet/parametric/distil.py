@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Systems = Sequence[str | None]
 """What stands in the system's place in turn (None: what the template puts there)."""
-GENERAL, OTHERS = 33, 16
-"""General questions, and ones about strangers, that the base answers before training, to be held to what it says."""
+OTHERS = 16
+"""Questions about strangers that the base answers before training; it is held to what it says, as to general ones."""
 OWN = 12
 """Tokens of the base's own answers that are replayed."""
 READ = "Answer from what you know:\n"
@@ -96,7 +96,7 @@ def replayed(
     Every second question stands behind one about a fact, in one conversation: else what follows a fact in a
     conversation is always another, and that is what an adapter learns.
     """
-    questions = [question for question, _ in REPLAY_QUESTIONS[:: len(REPLAY_QUESTIONS) // GENERAL]]
+    questions = [question for question, _ in REPLAY_QUESTIONS]
     questions = [one for pair in zip_longest(questions, others) for one in pair if one is not None]
     told = [(one.question, one.answer) for one in samples.training(facts, 1)] if _several(engine) else []
     behind: dict[int, Turns] = {n: [told[n % len(told)]] for n in range(1, len(questions), 2) if told}

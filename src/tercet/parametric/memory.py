@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 METHOD, MERGED = "distil", "merge"
 METHODS = frozenset({METHOD, MERGED})
 """How adapters come about; one that loses a source is taught again what is left, whichever it was."""
-DATA, CONFIG, REPORT = "adapter", "config", "report"
+DATA, CONFIG, REPORT, PLOT = "adapter", "config", "report", "plot"
 RESIDENT = 8
 """Adapters of a vault that stay attached; the one used longest ago goes first."""
 

@@ -23,7 +23,8 @@ from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.distil import Systems, distil
 from tercet.parametric.facts import Contradiction, Fact, read, settle
 from tercet.parametric.gate import Bounds, Report, judge
-from tercet.parametric.memory import CONFIG, DATA, METHOD, REPORT
+from tercet.parametric.memory import CONFIG, DATA, METHOD, PLOT, REPORT
+from tercet.parametric.picture import drawn
 from tercet.parametric.runs import SOURCES, destroy, training_folder
 from tercet.parametric.signature import MANIFEST, SIGNATURE, Signer
 from tercet.parametric.train import Progress, Recipe, Record
@@ -241,7 +242,7 @@ def _parts(
     """An adapter's files by role; the manifest names the others by their hashes, and is what is signed."""
     parts = {
         DATA: (folder / files.WEIGHTS).read_bytes(), CONFIG: (folder / files.CONFIG).read_bytes(),
-        REPORT: dump(report).encode(),
+        REPORT: dump(report).encode(), PLOT: drawn(report).encode(),
     }  # fmt: skip
     manifest = {
         "format": FORMAT, "content": key, "base": asdict(engine.base), "rank": made.adapter.rank,

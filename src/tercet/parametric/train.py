@@ -26,13 +26,14 @@ from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.examples import Example, Read, losses
 from tercet.parametric.optim import OPTIMIZERS
 from tercet.parametric.optim.base import state_bytes
+from tercet.parametric.spare import Spared, shades
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
-REPLAYS = 1
+REPLAYS = 2
 """General pieces beside each step's conversations."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
@@ -63,6 +64,9 @@ class Recipe:
     top:
         The share of the layers, from the last downwards, that are adapted. What the others make of an example is
         computed once and kept.
+    spare:
+        How strongly what is taught is held to directions that general text hardly uses (see `spare.py`): the less, the
+        more strictly; 0 not at all. It takes the general text of `replay`.
     seconds:
         A time that is converted to steps before training begins, by measuring two passes.
     memory_mb:
@@ -73,7 +77,7 @@ class Recipe:
     alpha: float = 32.0
     optimizer: str = "adamw"
     lr: float | None = None
-    epochs: int = 8
+    epochs: int = 5
     wordings: int | None = None
     batch: int = 2
     pack: int = 6
@@ -83,7 +87,8 @@ class Recipe:
     warm_up: float = 0.05
     stop: float = 0.005
     targets: str = "all"
-    top: float = 0.3
+    top: float = 1.0
+    spare: float = 10.0
     seconds: float | None = None
     memory_mb: float | None = None
     checkpoint_every: int = 25
@@ -91,7 +96,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
-        if min(counts) < 1 or self.alpha <= 0 or min(self.ce, self.kl, self.replay) < 0 or self.ce + self.kl <= 0:
+        weights = (self.ce, self.kl, self.replay, self.spare)
+        if min(counts) < 1 or self.alpha <= 0 or min(weights) < 0 or self.ce + self.kl <= 0:
             raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
         if self.wordings is not None and self.wordings < 1:
             raise InvalidRequest(f"At least one question is asked about a fact, not {self.wordings}.")
@@ -183,9 +189,10 @@ def train(
         raise InvalidRequest("There is nothing to learn.")
     begin = time.perf_counter()
     modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
-    named = [(f"{name}.{side}", getattr(pair, side.lower())) for name, pair in modules.items() for side in "AB"]
+    shaded = shades(engine, modules, replay, read, recipe.spare) if recipe.spare and replay else {}
+    spared = Spared(modules, shaded)
     spec = OPTIMIZERS[recipe.optimizer]()
-    optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(named)  # type: ignore[type-var]
+    optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
     record.micro = fitting(engine, recipe, taught)
@@ -196,24 +203,28 @@ def train(
         with engine.adapters.training(modules):
             path = folder / CHECKPOINT if folder is not None else None
             if path is not None and path.is_file():
-                _resume(path, dict(named), optimizer, record)
+                _resume(path, dict(spared.named), optimizer, record)
+                spared.put()
             if not record.planned:
                 record.planned = _plan(engine, taught, recipe, record, read)
-                optimizer.zero_grad(set_to_none=True)
+                spared.draw()
             while record.steps < record.planned and not record.stopped_early:
                 epoch, place = divmod(record.steps, per_epoch)
-                rate = _rate(record.steps, record.planned, recipe.warm_up)
-                for group, full in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = full * rate
+                _pace(optimizer, rates, _rate(record.steps, record.planned, recipe.warm_up))
                 chosen = _chosen(taught, recipe, epoch, place)
                 kept = _cycled(replay, record.steps * REPLAYS) if recipe.replay else []
-                _step(engine, optimizer, (chosen, kept), record, read)
+                optimizer.zero_grad(set_to_none=True)
+                _gradients(engine, chosen, kept, record, read)
+                spared.draw()
+                optimizer.step()
+                spared.put()
+                record.steps += 1
                 if place + 1 == per_epoch:
                     _end_of_epoch(record, recipe.stop)
                 if progress is not None:
                     progress(record.steps, record.planned)
                 if path is not None and record.steps % recipe.checkpoint_every == 0:
-                    _keep(path, dict(named), optimizer, record)
+                    _keep(path, dict(spared.named), optimizer, record)
     finally:
         for one in frozen:
             one.requires_grad_(True)
@@ -237,8 +248,11 @@ def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) ->
     marks = max(len(one.marks) for one in taught)
     trained = config.num_hidden_layers - first_layer(engine, recipe)
     each = longest * trained * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
-    values = sum(pair.a.numel() + pair.b.numel() for pair in fresh(engine, recipe).values())
+    modules = fresh(engine, recipe)
+    values = sum(pair.a.numel() + pair.b.numel() for pair in modules.values())
     kept = sum(len(one.tokens) for one in taught) * config.hidden_size * size
+    if recipe.spare and recipe.replay:
+        kept += sum(4 * engine.adapters.shapes[name][1] ** 2 for name in modules)
     room = recipe.memory_mb * 1e6 - 16 * values - kept
     if room < each:
         raise InvalidRequest(
@@ -267,12 +281,9 @@ def _chosen(taught: Sequence[Example], recipe: Recipe, epoch: int, place: int) -
     return [taught[number] for number in order[place * recipe.batch : (place + 1) * recipe.batch]]
 
 
-def _step(
-    engine: AdapterEngine, optimizer: torch.optim.Optimizer, both: tuple[Sequence[Example], Sequence[Example]],
-    record: Record, read: Read,
-) -> None:  # fmt: skip
-    chosen, kept = both
-    optimizer.zero_grad(set_to_none=True)
+def _gradients(
+    engine: AdapterEngine, chosen: Sequence[Example], kept: Sequence[Example], record: Record, read: Read
+) -> None:
     marks = sum(len(one.marks) for one in chosen)
     crossed = 0.0
     for start in range(0, len(chosen), record.micro):
@@ -281,8 +292,6 @@ def _step(
         crossed += plain
     if kept:
         (losses(engine, kept, read)[0] / sum(len(one.marks) for one in kept)).backward()
-    optimizer.step()
-    record.steps += 1
     record.running[0] += crossed
     record.running[1] += marks
 
@@ -297,6 +306,11 @@ def _end_of_epoch(record: Record, stop: float) -> None:
     record.epoch_losses.append(mean)
     record.running = [0.0, 0.0]
     record.stopped_early = mean < stop
+
+
+def _pace(optimizer: torch.optim.Optimizer, rates: Sequence[float], share: float) -> None:
+    for group, full in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = full * share
 
 
 def _rate(step: int, steps: int, warm_up: float) -> float:
