@@ -127,8 +127,8 @@ def test_every_other_method_says_what_it_took(
 def test_adapters_of_different_layers_and_ranks_are_merged_as_they_are(
     t: Tercet, alice: ScopedMemory, ids: list[str], tiny: TransformersEngine
 ) -> None:
-    wide = replace(PASSED, recipe=replace(QUICK, rank=3, top=1.0))
-    parts = [promoted(alice, ids[:1]).id, promoted(alice, ids[1:2], wide).id]
+    high, wide = (replace(PASSED, recipe=replace(QUICK, rank=rank, top=top)) for rank, top in ((2, 0.3), (3, 1.0)))
+    parts = [promoted(alice, ids[:1], high).id, promoted(alice, ids[1:2], wide).id]
     made = merged(alice, parts)
     upper, whole = (held(t, alice, tiny, id).modules for id in parts)
     assert upper.keys() < whole.keys()

@@ -70,7 +70,7 @@ class Recipe:
     seconds:
         A time that is converted to steps before training begins, by measuring two passes.
     memory_mb:
-        What training may take beyond the model; batches are computed in smaller parts to keep it.
+        What training may take beyond the model; it is refused where a single conversation takes more.
     """
 
     rank: int = 16
@@ -118,7 +118,6 @@ class Record:
     steps: int = 0
     planned: int = 0
     seconds_per_step: float | None = None
-    micro: int = 0
     seconds: float = 0.0
     resumed_at: int | None = None
     stopped_early: bool = False
@@ -195,7 +194,7 @@ def train(
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
-    record.micro = fitting(engine, recipe, taught)
+    check_fits(engine, recipe, [*taught, *replay])
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
@@ -206,13 +205,13 @@ def train(
                 _resume(path, dict(spared.named), optimizer, record)
                 spared.put()
             if not record.planned:
-                record.planned = _plan(engine, taught, recipe, record, read)
+                record.planned = _plan(engine, (taught, replay), recipe, record, read)
                 spared.draw()
             while record.steps < record.planned and not record.stopped_early:
                 epoch, place = divmod(record.steps, per_epoch)
                 _pace(optimizer, rates, _rate(record.steps, record.planned, recipe.warm_up))
                 chosen = _chosen(taught, recipe, epoch, place)
-                kept = _cycled(replay, record.steps * REPLAYS) if recipe.replay else []
+                kept = _cycled(replay, record.steps * REPLAYS)
                 optimizer.zero_grad(set_to_none=True)
                 _gradients(engine, chosen, kept, record, read)
                 spared.draw()
@@ -238,19 +237,19 @@ def engine_parameters(engine: Any) -> list[torch.nn.Parameter]:  # noqa: ANN401 
     return list(engine.model.parameters())
 
 
-def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) -> int:
-    """Conversations that are computed at a time. Raises InvalidRequest if not even one keeps within the memory."""
+def check_fits(engine: AdapterEngine, recipe: Recipe, every: Sequence[Example]) -> None:
+    """Raises InvalidRequest if the longest of all examples does not keep within the memory."""
     if recipe.memory_mb is None:
-        return recipe.batch
+        return
     config: Any = engine.config  # type: ignore[attr-defined]
     size = 2 if "16" in engine.base.dtype else 4
-    longest = max(len(one.tokens) for one in taught)
-    marks = max(len(one.marks) for one in taught)
+    longest = max(len(one.tokens) for one in every)
+    marks = max(len(one.marks) for one in every)
     trained = config.num_hidden_layers - first_layer(engine, recipe)
     each = longest * trained * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
     modules = fresh(engine, recipe)
     values = sum(pair.a.numel() + pair.b.numel() for pair in modules.values())
-    kept = sum(len(one.tokens) for one in taught) * config.hidden_size * size
+    kept = sum(len(one.tokens) for one in every) * config.hidden_size * size
     if recipe.spare and recipe.replay:
         kept += sum(4 * engine.adapters.shapes[name][1] ** 2 for name in modules)
     room = recipe.memory_mb * 1e6 - 16 * values - kept
@@ -259,10 +258,12 @@ def fitting(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example]) ->
             f"Training needs about {(each + 16 * values + kept) / 1e6:,.0f} MB beyond the model and may take "
             f"{recipe.memory_mb:,.0f}; give more, or fewer facts, a lower rank or `pack`."
         )
-    return min(recipe.batch, int(room // each))
 
 
-def _plan(engine: AdapterEngine, taught: Sequence[Example], recipe: Recipe, record: Record, read: Read) -> int:
+def _plan(
+    engine: AdapterEngine, both: tuple[Sequence[Example], Sequence[Example]], recipe: Recipe, record: Record, read: Read
+) -> int:
+    taught, replay = both
     per_epoch = math.ceil(len(taught) / recipe.batch)
     whole = recipe.epochs * per_epoch
     if recipe.seconds is None:
@@ -270,7 +271,7 @@ def _plan(engine: AdapterEngine, taught: Sequence[Example], recipe: Recipe, reco
     spent = []
     for place in range(2):  # the first also pays for what is done once
         begin = time.perf_counter()
-        losses(engine, _chosen(taught, recipe, 0, place % per_epoch), read)[0].backward()
+        _gradients(engine, _chosen(taught, recipe, 0, place % per_epoch), _cycled(replay, 0), Record(), read)
         spent.append(time.perf_counter() - begin)
     record.seconds_per_step = spent[-1]
     return max(1, min(whole, int((recipe.seconds - sum(spent)) / spent[-1])))
@@ -284,16 +285,14 @@ def _chosen(taught: Sequence[Example], recipe: Recipe, epoch: int, place: int) -
 def _gradients(
     engine: AdapterEngine, chosen: Sequence[Example], kept: Sequence[Example], record: Record, read: Read
 ) -> None:
-    marks = sum(len(one.marks) for one in chosen)
-    crossed = 0.0
-    for start in range(0, len(chosen), record.micro):
-        total, plain = losses(engine, chosen[start : start + record.micro], read)
-        (total / marks).backward()
-        crossed += plain
-    if kept:
-        (losses(engine, kept, read)[0] / sum(len(one.marks) for one in kept)).backward()
-    record.running[0] += crossed
-    record.running[1] += marks
+    """Each conversation is read by itself: to pad one to the other's length took a tenth more time."""
+    for part in (chosen, kept):
+        marks = sum(len(one.marks) for one in part)
+        for one in part:
+            total, crossed = losses(engine, [one], read)
+            (total / marks).backward()
+            record.running[0] += crossed
+    record.running[1] += sum(len(one.marks) for one in chosen)
 
 
 def _cycled(replay: Sequence[Example], start: int) -> list[Example]:
