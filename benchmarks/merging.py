@@ -21,7 +21,7 @@ from benchmarks.common import machine, parser, peak_rss_mb, save, table
 from benchmarks.invented import facts
 from benchmarks.kv import quicker
 
-COUNT, EPOCHS, RANK = 12, 10, 16
+COUNT, EPOCHS, RANK = 12, 8, 16
 OPTIONS: dict[str, dict[str, Any]] = {
     "concatenate": {}, "svd": {"rank": RANK}, "linear": {}, "ties": {"rank": 2 * RANK}, "dare": {"rank": 2 * RANK},
 }  # fmt: skip
@@ -52,7 +52,7 @@ def rows(wanted: list[str], *, quick: bool) -> dict[str, Any]:
          for fact in read(MemCube(Text(text), Descriptive(id=str(number)), behavioural=Behavioural(version=1)))]
         for part in (invented[:count], invented[count:])
     ]  # fmt: skip
-    recipe = Recipe(rank=RANK, targets="mlp", lr=2e-3, epochs=EPOCHS)
+    recipe = Recipe(rank=RANK, targets="mlp", top=0.3, spare=1.0, epochs=EPOCHS)
     if quick:
         recipe = replace(recipe, epochs=1, wordings=2, replay=0.0)
     own = [distil(engine, part, recipe)[0] for part in sets]

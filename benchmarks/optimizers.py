@@ -48,7 +48,7 @@ def row(name: str, *, quick: bool) -> dict[str, Any]:
         fact for number, (_, text, _) in enumerate(facts(COUNT, seed=1))
         for fact in read(MemCube(Text(text), Descriptive(id=str(number)), behavioural=Behavioural(version=1)))
     ]  # fmt: skip
-    recipe = Recipe(optimizer=name, lr=RATES.get(name), targets="mlp", epochs=1 if quick else EPOCHS, replay=0)
+    recipe = Recipe(optimizer=name, lr=RATES.get(name), targets="mlp", top=0.3, epochs=1 if quick else EPOCHS, replay=0)
     wall, cpu = time.perf_counter(), time.process_time()
     adapter, record = distil(engine, found, recipe)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -111,7 +111,7 @@ class Job:
         from tercet.parametric.distil import distil
         from tercet.parametric.train import Recipe
 
-        recipe = Recipe(rank=4, alpha=8, targets="mlp", lr=2e-3, epochs=1 if self.quick else EPOCHS, replay=0)
+        recipe = Recipe(rank=4, alpha=8, targets="mlp", top=0.3, epochs=1 if self.quick else EPOCHS, replay=0)
         return distil(self.engine, self.facts, recipe)[0]
 
     def gauss(self, bits: str) -> dict[str, Any]:
