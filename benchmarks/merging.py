@@ -21,7 +21,7 @@ from benchmarks.common import machine, parser, peak_rss_mb, save, table
 from benchmarks.invented import facts
 from benchmarks.kv import quicker
 
-COUNT, EPOCHS, RANK = 12, 8, 16
+COUNT, EPOCHS, RANK = 8, 8, 16
 OPTIONS: dict[str, dict[str, Any]] = {
     "concatenate": {}, "svd": {"rank": RANK}, "linear": {}, "ties": {"rank": 2 * RANK}, "dare": {"rank": 2 * RANK},
 }  # fmt: skip
