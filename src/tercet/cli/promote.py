@@ -31,6 +31,10 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--engine", metavar="NAME", help="an engine of tercet.toml; may be left out if there is one")
     parser.add_argument("--precision", default="bf16", metavar="NAME", help="of a KV cache: fp32, bf16, int8 or int4")
     parser.add_argument("--epochs", type=int, metavar="N", help="of an adapter: passes over its questions at most")
+    parser.add_argument(
+        "--spare", type=float, metavar="N", help="of an adapter: the lower, the less else moves, the less is recalled"
+    )
+    parser.add_argument("--top", type=float, metavar="SHARE", help="of an adapter: of layers, the upper ones")
     parser.add_argument("--rank", type=int, metavar="N", help="of an adapter: its rank")
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="of an adapter: time, converted to steps before training"
@@ -85,7 +89,9 @@ def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
     from tercet.parametric.promote import Teaching
     from tercet.parametric.train import Recipe
 
-    given = {"epochs": args.epochs, "rank": args.rank, "seconds": args.budget}
+    given = {
+        "epochs": args.epochs, "rank": args.rank, "seconds": args.budget, "spare": args.spare, "top": args.top,
+    }  # fmt: skip
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     stored = Teaching.stored if args.stored is None else args.stored
     return Teaching(recipe, replaces=args.replaces, progress=bar, stored=stored)

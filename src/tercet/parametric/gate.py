@@ -145,7 +145,8 @@ def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
     found = []
     if after < before + limits.margin:
         found.append(
-            f"recall on held-out wordings went from {before:.2f} to {after:.2f}, less than {limits.margin:.2f} more"
+            f"recall on held-out wordings went from {before:.2f} to {after:.2f}, less than {limits.margin:.2f} more "
+            "(more `epochs` may help)"
         )
     if report["general_loss_change"] > limits.general:
         found.append(
@@ -153,7 +154,8 @@ def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
         )
     if report["locality"] < limits.locality:
         found.append(
-            f"{report['locality']:.2f} of what the base knew is still answered, less than {limits.locality:.2f}"
+            f"{report['locality']:.2f} of what the base knew is still answered, less than {limits.locality:.2f} "
+            "(a lower `spare` or `top` moves less of it)"
         )
     return found
 
