@@ -7,16 +7,19 @@ from collections.abc import Callable
 import pytest
 from tests.tiny_vault import Open, alice, opened, short_gate, t, tiny
 
-from tercet.cube import Behavioural, MemCube, Text
+from tercet import Tercet
+from tercet.cube import Behavioural, MemCube, Parameters, Text
 from tercet.engine.transformers import TransformersEngine
 from tercet.parametric import promote as promotion
 from tercet.parametric.adapter import Adapter
 from tercet.parametric.distil import distil
 from tercet.parametric.facts import read
 from tercet.parametric.gate import Bounds
+from tercet.parametric.memory import DATA
 from tercet.parametric.promote import Teaching
 from tercet.parametric.train import Recipe, Record
 from tercet.scoped import ScopedMemory
+from tercet.vault import blobs
 
 __all__ = ["Open", "alice", "opened", "short_gate", "t", "tiny"]
 
@@ -25,6 +28,16 @@ QUICK = Recipe(rank=2, epochs=1, pack=2, replay=0, lr=3e-3, checkpoint_every=2)
 OPEN = Bounds(margin=-1, general=99, locality=0, questions=4)
 PASSED = Teaching(QUICK, OPEN)
 """A lesson that is over at once and a gate that lets all through, for what is not about either."""
+
+
+def flip(t: Tercet, made: MemCube) -> None:
+    """Change one bit of an adapter's tensors on disk."""
+    assert isinstance(made.payload, Parameters)
+    [data] = [one for one in made.payload.blobs if one.role == DATA]
+    path = blobs.path_of(blobs.folder_of(t.vault.tenant("default").path), data.sha256)
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
 
 
 @pytest.fixture(scope="session")

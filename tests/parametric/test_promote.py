@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from tests.parametric.conftest import OPEN, PASSED, QUICK, Open
+from tests.parametric.conftest import OPEN, PASSED, QUICK, Open, flip
 
 from tercet import Caller, Tercet
 from tercet.cube import (
@@ -202,11 +202,7 @@ def test_another_models_adapter_is_refused_with_what_differs(t: Tercet, alice: S
 
 def test_damaged_bytes_are_never_attached(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
     made = promoted(alice, ids)
-    [data] = [one for one in payload(made).blobs if one.role == DATA]
-    path = blobs.path_of(blobs.folder_of(t.vault.tenant("default").path), data.sha256)
-    raw = bytearray(path.read_bytes())
-    raw[-5] ^= 1
-    path.write_bytes(raw)
+    flip(t, made)
     with pytest.raises(VaultDamaged, match="not what was written"):
         alice.chat("?", adapters=[made.id])
 

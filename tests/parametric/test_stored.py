@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from tests.parametric.conftest import PASSED, QUICK, Open
+from tests.parametric.conftest import PASSED, QUICK, Open, flip
 from tests.parametric.test_adapter import SHAPES, an_adapter
 from tests.parametric.test_promote import FACTS, files, payload, promoted
 from torch import Tensor
@@ -34,7 +34,6 @@ from tercet.parametric.signature import MANIFEST
 from tercet.relearning import _recorded
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
-from tercet.vault import blobs
 
 pytestmark = pytest.mark.usefixtures("short_gate")
 FORMS = pytest.mark.parametrize("form", CODECS)
@@ -102,11 +101,7 @@ def test_a_sealed_vault_and_a_restart_give_the_same_back(opened: Open, tmp_path:
 @FORMS
 def test_damaged_codes_are_never_attached(t: Tercet, alice: ScopedMemory, form: str) -> None:
     made = promoted(alice, [alice.remember(FACTS[0]).id], how(form))
-    [data] = [one for one in payload(made).blobs if one.role == DATA]
-    path = blobs.path_of(blobs.folder_of(t.vault.tenant("default").path), data.sha256)
-    raw = bytearray(path.read_bytes())
-    raw[-5] ^= 1
-    path.write_bytes(raw)
+    flip(t, made)
     with pytest.raises(VaultDamaged, match="not what was written"):
         alice.chat("?", adapters=[made.id])
 

@@ -188,13 +188,13 @@ def train(
         raise InvalidRequest("There is nothing to learn.")
     begin = time.perf_counter()
     modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
+    check_fits(engine, recipe, [*taught, *replay])
     shaded = shades(engine, modules, replay, read, recipe.spare) if recipe.spare and replay else {}
     spared = Spared(modules, shaded)
     spec = OPTIMIZERS[recipe.optimizer]()
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
-    check_fits(engine, recipe, [*taught, *replay])
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
