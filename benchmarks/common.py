@@ -12,12 +12,15 @@ import os
 import platform
 import resource
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+Row = TypeVar("Row")
 
 
 class DataMissingError(Exception):
@@ -118,6 +121,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         [row[0].ljust(widths[0]), *[c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)]] for row in cells
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+
+
+def each(keys: Iterable[str], make: Callable[[str], Row]) -> dict[str, Row]:
+    """A row for each key, in order; what each took is told on standard error as it is done."""
+    rows = dict[str, Row]()
+    for key in keys:
+        begin = time.perf_counter()
+        rows[key] = make(key)
+        print(f"  {key}: {time.perf_counter() - begin:,.0f} s", file=sys.stderr, flush=True)
+    return rows
 
 
 def save(name: str, document: Mapping[str, object]) -> Path:

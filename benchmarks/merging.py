@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, parser, peak_rss_mb, save, table
+from benchmarks.common import each, machine, parser, peak_rss_mb, save, table
 from benchmarks.invented import facts
 from benchmarks.kv import quicker
 
@@ -61,8 +61,8 @@ def rows(wanted: list[str], *, quick: bool) -> dict[str, Any]:
     whole = sum(float(delta.square().sum()) for delta in exact.values()) ** 0.5
     texts = MEASURED_TEXTS[:2] if quick else MEASURED_TEXTS
     before = mean_loss(engine, texts)
-    found = {}
-    for name in wanted:
+
+    def row(name: str) -> dict[str, Any]:
         begin = time.process_time()
         alone = {"one": own[0], "other": own[1]}
         made = alone[name] if name in alone else MERGES[name]([(one, 1.0) for one in own], **OPTIONS[name])
@@ -77,11 +77,12 @@ def rows(wanted: list[str], *, quick: bool) -> dict[str, Any]:
             sum(holds(said, one.gold) for said, one in zip(part, questions, strict=True)) / len(questions)
             for part, questions in zip(told, asked, strict=True)
         ]
-        found[name] = {
+        return {
             "recall_one": recall[0], "recall_other": recall[1], "general_loss_change": after / before - 1,
             "distance": far / whole, "rank": made.rank, "merge_cpu_seconds": spent,
         }  # fmt: skip
-    return {**found, "peak_rss_mb": peak_rss_mb(), "facts_a_user": count}
+
+    return {**each(wanted, row), "peak_rss_mb": peak_rss_mb(), "facts_a_user": count}
 
 
 def main() -> int:

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, parser, peak_rss_mb, save, table
+from benchmarks.common import each, machine, parser, peak_rss_mb, save, table
 from benchmarks.invented import facts
 from benchmarks.kv import quicker
 
@@ -95,6 +96,14 @@ def full(name: str, *, quick: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def apart(name: str, *, quick: bool) -> dict[str, Any]:
+    """A row by a process of its own, whose peak memory is the row's alone."""
+    command = [sys.executable, __file__, "--only", name, "--json", *(["--quick"] if quick else [])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)[name]
+    return found
+
+
 def main() -> int:
     """Print the table; save the rows."""
     given = parser(__doc__, [*NAMES, *FULL]).parse_args()
@@ -103,11 +112,7 @@ def main() -> int:
         whole = name.removeprefix("full-")
         rows = {name: row(name, quick=given.quick) if name in NAMES else full(whole, quick=given.quick)}
     else:
-        rows = {}
-        for name in given.only:
-            command = [sys.executable, __file__, "--only", name, "--json", *(["--quick"] if given.quick else [])]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            rows[name] = json.loads(done.stdout)[name]
+        rows = each(given.only, partial(apart, quick=given.quick))
     document = {"machine": machine(), **rows}
     if len(rows) > 1:
         save("optimizers", document)

@@ -23,7 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.common import machine, parser, save, table
+from benchmarks.common import each, machine, parser, save, table
 from benchmarks.invented import facts
 
 COUNT, EPOCHS, MATRIX = 8, 10, "model.layers.15.self_attn.k_proj"
@@ -220,11 +220,13 @@ def main() -> int:
     kinds: dict[str, Callable[[str], dict[str, Any]]] = {
         "gauss": job.gauss, "matrix": job.matrix, "model": job.model, "memory": job.memory, "adapter": job.kept_adapter,
     }  # fmt: skip
-    rows = {}
-    for name in given.only:
+
+    def row(name: str) -> dict[str, Any]:
         kind, _, rest = name.partition("_")
         begin = time.process_time()
-        rows[name] = kinds[kind](rest) | {"cpu_seconds": time.process_time() - begin}
+        return kinds[kind](rest) | {"cpu_seconds": time.process_time() - begin}
+
+    rows = each(given.only, row)
     document = {"machine": machine(), **rows}
     if not given.quick and set(given.only) == set(NAMES):
         save("quantized", document)

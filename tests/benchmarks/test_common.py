@@ -44,6 +44,18 @@ def test_only_takes_known_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nobody" in capsys.readouterr().err
 
 
+def test_each_row_is_told_of_on_the_error_stream_as_it_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    said = list[str]()
+
+    def make(key: str) -> str:
+        said.append(capsys.readouterr().err)
+        return key.upper()
+
+    assert common.each(["b", "a"], make) == {"b": "B", "a": "A"}
+    assert [one.partition(":")[0].strip() for one in said] == ["", "b"]
+    assert capsys.readouterr() == ("", "  a: 0 s\n")
+
+
 def test_a_script_without_rows_has_no_only() -> None:
     assert not hasattr(common.parser("x").parse_args(["--quick"]), "only")
     assert isinstance(common.parser("x"), argparse.ArgumentParser)
