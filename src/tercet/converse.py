@@ -150,7 +150,8 @@ def how_taught(view: Memory, given: Teaching | None) -> Teaching:
     from tercet.parametric.promote import Teaching
 
     how: Teaching = given or view.tercet.teaching or Teaching()
-    return replace(how, systems=(None, INTRO), signer=how.signer or view.tercet.signer)
+    writer = view.tercet.engines.get(how.writer) if isinstance(how.writer, str) else how.writer
+    return replace(how, systems=(None, INTRO), signer=how.signer or view.tercet.signer, writer=writer)
 
 
 def segment(cubes: Sequence[MemCube]) -> str:

@@ -104,6 +104,12 @@ def test_merge_and_stored(told: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(*quick, "--stored", "int3").code == 2
     assert told("promote", texts[0], "--engine", "old", "--stored", "int8").code == 2
     assert told("promote", "--due", "--to", "parameters", "--stored", "int8").code == 2
+    for option in ("--epochs", "--rank", "--spare", "--top", "--budget"):
+        misplaced = told("promote", texts[0], "--engine", "old", option, "1")
+        assert (misplaced.code, f"{option} is for an adapter" in misplaced.err) == (2, True)
+    done = told(*quick, "--writer", "new", "--json")
+    assert (done.code, done.json["report"]["writer"]) == (0, "new")
+    assert told(*quick, "--writer", "nobody").code == 2
 
 
 def test_show_tells_and_draws_what_the_gate_measured(told: Cli, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tercet.parametric.promote import Teaching
     from tercet.scoped import Progress
 
+ADAPTERS_OWN = ("epochs", "spare", "top", "rank", "budget", "writer", "replaces", "stored")
+"""Options that mean nothing to a KV cache."""
+
 
 def add_arguments(parser: Parser) -> None:
     """Add what this command takes."""
@@ -39,6 +42,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="of an adapter: time, converted to steps before training"
     )
+    parser.add_argument("--writer", metavar="NAME", help="of an adapter: an engine that words further questions")
     parser.add_argument("--replaces", metavar="ID", help="an adapter whose next version this becomes")
     parser.add_argument("--stored", metavar="NAME", help="of an adapter: bf16, or in fewer bytes int8 or nf4")
     parser.add_argument(
@@ -58,8 +62,10 @@ def run(session: Session, args: Namespace) -> Answer:
         raise InvalidRequest("--share says how much --compress NAME keeps; name a compressor.")
     if args.due and args.compress is not None:
         raise InvalidRequest("--due keeps whole caches; compress those that you name.")
-    if args.stored is not None and (args.due or args.to != "parameters"):
-        raise InvalidRequest("--stored says how an adapter is kept (--to parameters); a KV cache has its --precision.")
+    if args.due or args.to != "parameters":
+        for name in ADAPTERS_OWN:
+            if getattr(args, name) is not None:
+                raise InvalidRequest(f"--{name} is for an adapter: say --to parameters, with the ids.")
     if args.due:
         found = session.existing().tercet.tend(engine=args.engine, precision=args.precision, by=session.caller)
         lines = [
@@ -94,7 +100,7 @@ def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
     }  # fmt: skip
     recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
     stored = Teaching.stored if args.stored is None else args.stored
-    return Teaching(recipe, replaces=args.replaces, progress=bar, stored=stored)
+    return Teaching(recipe, replaces=args.replaces, progress=bar, stored=stored, writer=args.writer)
 
 
 def adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
@@ -116,5 +122,7 @@ def adapter(session: Session, made: MemCube, payload: Parameters) -> Answer:
             for one in report["contradictions"]
         ),
     ]
+    if report.get("writer"):
+        lines.append(f"  {out.count(len(report['written']), 'question')} worded by {report['writer']}")
     lines.append(f"  ask with: tercet chat --limit 0 --adapter {made.id} QUESTION")
     return Answer({"cube": cube_json(made), "bytes": size, "report": report}, [*lines])

@@ -33,10 +33,14 @@ READ = "Answer from what you know:\n"
 
 def distil(
     engine: AdapterEngine, facts: Sequence[Fact], recipe: Recipe, *, systems: Systems = (None,),
-    folder: Path | None = None, progress: Progress | None = None,
+    written: Sequence[samples.Sample] = (), folder: Path | None = None, progress: Progress | None = None,
 ) -> tuple[Adapter, Record]:  # fmt: skip
-    """Teach facts to an adapter. Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint."""
-    made = examples(engine, samples.training(facts, recipe.wordings), facts, recipe, systems)
+    """Teach facts to an adapter, in the words of templates and in those that a model has `written`.
+
+    Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint.
+    """
+    questions = [*samples.training(facts, recipe.wordings), *written]
+    made = examples(engine, questions, facts, recipe, systems)
     read = Kept(engine, recipe)
     kept = replayed(engine, recipe.replay, strangers(facts), facts=facts, read=read) if recipe.replay else []
     return train(engine, made, kept, recipe, read=read, folder=folder, progress=progress)

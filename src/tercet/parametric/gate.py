@@ -162,7 +162,7 @@ def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
 
 def holds(answer: str, gold: str) -> bool:
     """Whether an answer contains the words of the right one, whatever their case and signs."""
-    return f" {_words(gold)} " in f" {_words(answer)} "
+    return f" {words_of(gold)} " in f" {words_of(answer)} "
 
 
 def spread(asked: Sequence[Sample], most: int) -> list[Sample]:
@@ -250,6 +250,7 @@ def _share(right: Sequence[bool], asked: Sequence[Sample], kind: str) -> float:
     return sum(chosen) / len(chosen) if chosen else 0.0
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> str:
+    """The words of a text, without case and signs."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return " ".join("".join(one if one.isalnum() else " " for one in plain).split())

@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,14 @@ from tercet.parametric.picture import drawn
 from tercet.parametric.runs import SOURCES, destroy, training_folder
 from tercet.parametric.signature import MANIFEST, SIGNATURE, Signer
 from tercet.parametric.train import Progress, Recipe, Record
+from tercet.parametric.wording import worded
 from tercet.vault import blobs
 from tercet.vault.codec import dump
 from tercet.vault.writer import Entry
 
 if TYPE_CHECKING:
-    from tercet.engine.base import AdapterEngine
+    from tercet.engine.base import AdapterEngine, Engine
+    from tercet.parametric.samples import Sample
     from tercet.scope import Scope
     from tercet.vault.sqlite import Tenant
 
@@ -46,7 +48,8 @@ class Teaching:
 
     Without a `signer` the vault's own key signs, if it has one. `replaces` is the id of an adapter whose next version
     this becomes. `stored` is the form in which its tensors are kept: "bf16", or in fewer bytes "int8" or "nf4"; what
-    comes back from it is what the gate judges.
+    comes back from it is what the gate judges. `writer`, an engine or the name of one of the vault's, words further
+    questions about each text (see `wording.py`); without one the templates' are all.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -56,6 +59,7 @@ class Teaching:
     replaces: str | None = None
     progress: Progress | None = None
     stored: str = files.PLAIN
+    writer: Engine | str | None = None
 
     def __post_init__(self) -> None:
         if self.stored not in files.FORMS:
@@ -102,13 +106,20 @@ def promote(
     check_sources(sources)
     facts, clashes, taught = lesson(sources)
     links = [[cube.id, cube.version] for cube in taught]
+    writer = _writer(how)
     names = [links, repr(engine.base), asdict(replace(how.recipe, checkpoint_every=1))]
+    names += [] if writer is None else [repr(writer.identity)]
     run, twin = begun(tenant, names, taught, engine, how, METHOD)
     if twin is not None:
         return twin
     folder = running(tenant, run, taught)
-    made, record = _distilled(engine, facts, how, folder)
-    told = {"contradictions": clashed(clashes), "record": vars(record), "recipe": asdict(how.recipe)}
+    written = [] if writer is None else worded(writer, facts, folder)
+    made, record = _distilled(engine, facts, how, written, folder)
+    told = {
+        "contradictions": clashed(clashes), "record": vars(record), "recipe": asdict(how.recipe),
+        "writer": None if writer is None else writer.identity.name,
+        "written": [{"question": one.question, "answer": one.answer, "source": astuple(one.source)} for one in written],
+    }  # fmt: skip
     return kept(tenant, scope, engine, Candidate(made, facts, taught, METHOD, told, run), how, folder=folder, by=by)
 
 
@@ -162,9 +173,23 @@ def kept(
     return cube
 
 
-def _distilled(engine: AdapterEngine, facts: Sequence[Fact], how: Teaching, folder: Path) -> tuple[Adapter, Record]:
+def _writer(how: Teaching) -> Engine | None:
+    if isinstance(how.writer, str):
+        raise InvalidRequest(
+            f"The writer {how.writer!r:.80} is the name of an engine; here it takes the engine itself."
+        )
+    if how.writer is not None:
+        require(how.writer, "generate", "Wording questions")
+    return how.writer
+
+
+def _distilled(
+    engine: AdapterEngine, facts: Sequence[Fact], how: Teaching, written: Sequence[Sample], folder: Path
+) -> tuple[Adapter, Record]:
     try:
-        return distil(engine, facts, how.recipe, systems=how.systems, folder=folder, progress=how.progress)
+        return distil(
+            engine, facts, how.recipe, systems=how.systems, written=written, folder=folder, progress=how.progress
+        )
     except (MemoryError, RuntimeError) as error:  # torch has no class of its own for it on a processor
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
