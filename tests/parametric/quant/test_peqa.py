@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tercet.errors import InvalidRequest
-from tercet.parametric.quant.peqa import Peqa, ScaledLinear, mount, spread
+from tercet.errors import InvalidRequest, VaultDamaged
+from tercet.parametric.quant.peqa import FORMAT, Peqa, ScaledLinear, load, mount, save, spread
 
 
 def weights(rows: int, width: int, seed: int = 0) -> Tensor:
@@ -122,7 +125,41 @@ def test_scales_of_a_row_are_gains_of_its_output() -> None:
 
 def test_trained_counts_are_the_papers() -> None:
     """LLaMA-7B by row: 32 layers of q, k, v, o (4096), gate, up (11008) and down (4096)."""
-    assert 32 * (4 * 4096 + 2 * 11_008 + 4096) == 1_359_872
+    rows = [*[4096] * 4, *[11_008] * 2, 4096]
+    assert 32 * sum(Peqa(group=None).quantise(weights(one, 4)).scales.numel() for one in rows) == 1_359_872
+
+
+def test_a_memory_is_a_file_that_fits_its_own_base(tmp_path: Path) -> None:
+    net, other = model(), model()
+    layers = Peqa(group=4).attach(net, ["0", "2"])
+    x = weights(3, 16, seed=5)
+    base = net(x)
+    held = {name: torch.full_like(layer.relative, 0.1).half().float() for name, layer in layers.items()}
+    mount(layers, held, {name: layer.fingerprint for name, layer in layers.items()})
+    told, path = net(x), tmp_path / "memory.safetensors"
+    values = sum(layer.relative.numel() for layer in layers.values())
+    assert 2 * values < save(layers, path) == path.stat().st_size < 2 * values + 1000
+    mount(layers, {name: torch.zeros_like(part) for name, part in held.items()}, load(path)[1])
+    assert torch.equal(net(x), base)
+    mount(layers, *load(path))
+    assert torch.equal(net(x), told)
+    assert not torch.allclose(net(x), base, atol=1e-2)
+    with pytest.raises(InvalidRequest, match="other integers"):
+        mount(Peqa(bits=3, group=4).attach(other, ["0", "2"]), *load(path))
+
+
+def test_no_other_file_is_taken_for_a_memory(tmp_path: Path) -> None:
+    path, scales = tmp_path / "memory.safetensors", {"0": torch.zeros(2, 2)}
+    with pytest.raises(VaultDamaged, match="memory"):
+        load(path)
+    path.write_bytes(b"\x80\x04K\x01.")  # a pickle
+    with pytest.raises(VaultDamaged, match="holds no set"):
+        load(path)
+    wrong = (None, {"fingerprints": "{"}, {"fingerprints": "[]", "format": FORMAT}, {"fingerprints": "{}"})
+    for told in wrong:
+        save_file(scales, path, metadata=told)
+        with pytest.raises(VaultDamaged, match="set of scales"):
+            load(path)
 
 
 def test_a_row_of_zeros_stays_one() -> None:

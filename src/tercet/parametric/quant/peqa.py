@@ -8,18 +8,23 @@ kilobytes. It suits a style or a domain; for facts it has too few directions to 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tercet.errors import InvalidRequest
+from tercet.errors import InvalidRequest, VaultDamaged
 
 SHRINKS = tuple(1 - step / 100 for step in range(51))
 """Parts of a group's range that are tried, 1.00 down to 0.50; the one of least squared error is taken."""
 FLOOR = 1e-8
+FORMAT = "peqa/1"
 LEAST = 0.05
 """Of 1 + u: a scale that crossed zero would turn the sign of a whole row."""
 
@@ -145,6 +150,31 @@ def mount(layers: Mapping[str, ScaledLinear], memory: Mapping[str, Tensor], fing
     with torch.no_grad():
         for name, layer in layers.items():
             layer.relative.copy_(memory[name])
+
+
+def save(layers: Mapping[str, ScaledLinear], path: Path) -> int:
+    """Keep the scales of layers as a memory: safetensors, u in fp16, and what integers they fit; returns its bytes.
+
+    fp16 is fine enough for u, which is near zero, though not for the scales themselves.
+    """
+    told = {name: layer.fingerprint for name, layer in layers.items()}
+    scales = {name: layer.relative.detach().half().contiguous() for name, layer in layers.items()}
+    save_file(scales, path, metadata={"format": FORMAT, "fingerprints": json.dumps(told)})
+    return path.stat().st_size
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A memory as `save` kept it, and its fingerprints: what `mount` takes. Raises VaultDamaged for any other file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = file.metadata() or {}
+            prints = json.loads(told["fingerprints"])
+            scales = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise VaultDamaged(f"{path.name} holds no set of scales: {error}.") from error
+    if told.get("format") != FORMAT or not isinstance(prints, dict):
+        raise VaultDamaged(f"{path.name} is no set of scales of the form {FORMAT}.")
+    return scales, prints
 
 
 class _Scaled(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
