@@ -69,7 +69,7 @@ class SeedLM:
         return (self.bits + 4 + 4 * self.coefficients) / self.block
 
     def encode(self, weights: NDArray[np.floating], *, progress: Callable[[int, int], None] | None = None) -> Coded:
-        """Search the seeds of every block; a millisecond or two a block with 16 bits.
+        """Search the seeds of every block; some milliseconds a block with 16 bits.
 
         Raises InvalidRequest for values that are not finite.
         """
@@ -128,21 +128,30 @@ class SeedLM:
         seeds = np.ones(len(blocks), np.int64)
         exponents = np.full(len(blocks), LEAST)
         mantissas = np.zeros((len(blocks), self.coefficients), np.int64)
-        for i, block in enumerate(blocks):
-            if not whole[i]:
-                continue
-            order, best = np.argsort(bounds[i], kind="stable"), (np.inf, 0)
-            for start in range(0, len(order), SHORTLIST):
-                tried = order[start : start + SHORTLIST]
-                if bounds[i, tried[0]] > best[0]:
-                    break
-                e, c = _rounded(inverses[tried] @ block)
-                errors = np.square(block - np.einsum("scp,sp->sc", basis[tried], c * np.exp2(e)[:, None])).sum(axis=1)
-                at = np.lexsort((tried, errors))[0]
-                if (errors[at], tried[at]) < best:
-                    best = (float(errors[at]), int(tried[at]))
-                    seeds[i], exponents[i], mantissas[i] = tried[at] + 1, e[at], c[at]
+        for i in np.flatnonzero(whole):
+            seeds[i], exponents[i], mantissas[i] = _nearest(blocks[i], bounds[i], inverses, basis)
         return seeds, exponents, mantissas
+
+
+def _nearest(block: Floats, bounds: Floats, inverses: Floats, basis: Floats) -> tuple[int, int, Ints]:
+    """Seed, exponent and mantissas of the least error; seeds are tried some at a time, those of the least bounds first.
+
+    All but the first few are sorted only once most are out of the question: to sort them all took two thirds of it.
+    """
+    few = min(SHORTLIST, len(bounds))
+    tried, rest = np.argpartition(bounds, few - 1)[:few], None
+    best, found = (np.inf, 0), (1, LEAST, np.zeros(basis.shape[2], np.int64))
+    while len(tried) and bounds[tried].min() <= best[0]:
+        e, c = _rounded(inverses[tried] @ block)
+        errors = np.square(block - np.einsum("scp,sp->sc", basis[tried], c * np.exp2(e)[:, None])).sum(axis=1)
+        at = np.lexsort((tried, errors))[0]
+        if (errors[at], tried[at]) < best:
+            best, found = (float(errors[at]), int(tried[at])), (int(tried[at]) + 1, int(e[at]), c[at])
+        if rest is None:
+            rest = np.setdiff1d(np.flatnonzero(bounds <= best[0]), tried, assume_unique=True)
+            rest = rest[np.argsort(bounds[rest], kind="stable")]
+        tried, rest = rest[:SHORTLIST], rest[SHORTLIST:]
+    return found
 
 
 def register(bits: int, seeds: Ints, count: int) -> Ints:
