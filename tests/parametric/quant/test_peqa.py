@@ -10,11 +10,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tercet.errors import InvalidRequest, VaultDamaged
-from tercet.parametric.quant.peqa import FORMAT, Peqa, ScaledLinear, load, mount, save, spread
+from tercet.parametric.quant.peqa import FORMAT, Peqa, ScaledLinear, load, mount, save
 
 
 def weights(rows: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, width, generator=torch.Generator().manual_seed(seed))
+
+
+def spread(groups: Tensor, like: Tensor) -> Tensor:
+    """(out, groups) to (out, in): each group's value at each of its inputs."""
+    return groups.repeat_interleave(like.shape[1] // groups.shape[1], dim=1)
 
 
 def model() -> nn.Sequential:

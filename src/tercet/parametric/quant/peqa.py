@@ -39,7 +39,7 @@ class Quantised:
 
     def weight(self) -> Tensor:
         """(out, in) float32."""
-        return spread(self.scales, self.codes) * (self.codes.float() - spread(self.zeros, self.codes))
+        return _weight(self.scales, self.codes, self.zeros)
 
 
 @dataclass(frozen=True)
@@ -189,18 +189,17 @@ class _Scaled(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401  # torch's
         x, scales, codes, zeros = ctx.saved_tensors
         outer = gradient.reshape(-1, gradient.shape[-1]).T @ x.reshape(-1, x.shape[-1])
-        centred = codes.to(scales) - spread(zeros, codes)
-        change = (outer * centred).view(*scales.shape, -1).sum(dim=-1)
+        change = _centred(codes, zeros).mul_(outer.view(*scales.shape, -1)).sum(dim=-1)
         return gradient @ _weight(scales, codes, zeros), change, None, None
 
 
-def spread(groups: Tensor, like: Tensor) -> Tensor:
-    """(out, groups) to (out, in): each group's value at each of its inputs."""
-    return groups.repeat_interleave(like.shape[1] // groups.shape[1], dim=1)
-
-
 def _weight(scales: Tensor, codes: Tensor, zeros: Tensor) -> Tensor:
-    return spread(scales, codes) * (codes.to(scales) - spread(zeros, codes))
+    return _centred(codes, zeros).mul_(scales[..., None]).view(codes.shape)
+
+
+def _centred(codes: Tensor, zeros: Tensor) -> Tensor:
+    """q - z, (out, groups, group)."""
+    return codes.view(*zeros.shape, -1).to(zeros).sub_(zeros[..., None])
 
 
 def _codes(values: Tensor, scale: Tensor, zero: Tensor, top: int) -> Tensor:
