@@ -252,8 +252,9 @@ def plot(rows: dict[str, dict[str, Any]]) -> None:
         for name, found in rows.items():
             if name.startswith(kind):
                 axes.plot(found["bits"], found[what], "o")
-                axes.annotate(name.removeprefix(f"{kind}_"), (found["bits"], found[what]))
-        axes.set(xlabel="bits a weight", ylabel=f"{kind}: {what.replace('_', ' ')}", ylim=(0, None))
+                axes.annotate(name.removeprefix(f"{kind}_"), (found["bits"], found[what]), (0, -6),
+                              textcoords="offset points", rotation=45, ha="right", va="top", fontsize=8)  # fmt: skip
+        axes.set(xlabel="bits a weight", ylabel=f"{kind}: {what.replace('_', ' ')}", ylim=(0, None), xlim=(0, None))
     figure.tight_layout()
     figure.savefig(RESULTS / "quantized.png", dpi=120)
 
