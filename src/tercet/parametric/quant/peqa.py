@@ -2,7 +2,8 @@
 arXiv 2305.14152).
 
 The integers are shared by every memory of a base. One memory is mounted at a time, by overwriting its scales
-(0.3 to 3 MB of a model of 135M). Scales of groups of 64 hold facts too: a few were recalled whole, at a price in general text.
+(0.3 to 3 MB of a model of 135M). Scales of groups of 64 hold facts too: a few were recalled whole, at a price in
+general text.
 """
 
 from __future__ import annotations
