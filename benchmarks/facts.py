@@ -18,7 +18,7 @@ import math
 import sys
 import tempfile
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,6 @@ from benchmarks.invented import facts
 from benchmarks.kv import quicker
 
 COUNTS = {"facts_20": 20, "facts_100": 100, "facts_400": 400}
-RECIPES: dict[int, dict[str, Any]] = {
-    20: {}, 100: {"epochs": 3}, 400: {"wordings": 8, "epochs": 3, "top": 0.3, "spare": 1.0},
-}  # fmt: skip
-"""How each count departs from the default recipe: the more facts, the fewer passes; other wordings teach more than the
-same again."""
 TEXT = "locomo"
 TEXT_RECIPE: dict[str, Any] = {"wordings": 5}
 ASKED = 30
@@ -48,7 +43,7 @@ def row(count: int, engine: Any, *, quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, Tercet.open(folder, engines={"small": engine}) as t:
         memory = t.scope(user="bench")
         cubes = memory.remember_many([sentence for _, sentence, _ in facts(count, seed=SEED)])
-        made, found, report = taught(t, memory, cubes, {**RECIPES[count], **({"epochs": 1} if quick else {})})
+        made, found, report = taught(t, memory, cubes, {"epochs": 1} if quick else {})
         asked = [one for one in report["rows"] if one["kind"] == "ask"]
         asked = asked[:: max(1, len(asked) // ASKED)][:ASKED]
         found["text_in_context"] = in_context(engine, cubes, asked)
@@ -86,7 +81,9 @@ def taught(t: Any, memory: Any, cubes: Any, recipe: dict[str, Any]) -> tuple[Any
         if done % 10 == 0 or done == planned:
             print(f"  {len(cubes)} texts: step {done} of {planned}", file=sys.stderr, flush=True)
 
-    how = Teaching(Recipe(**recipe), replace(Bounds(), margin=-1, general=math.inf, locality=0), progress=shown)
+    how = Teaching(
+        partial(Recipe.suited, **recipe), replace(Bounds(), margin=-1, general=math.inf, locality=0), progress=shown
+    )
     wall, cpu = time.perf_counter(), time.process_time()
     made = memory.promote(cubes, to="parameters", teaching=how)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -101,7 +98,7 @@ def taught(t: Any, memory: Any, cubes: Any, recipe: dict[str, Any]) -> tuple[Any
         "general_loss_change": report["general_loss_change"], "leak": report["leak"],
         "seconds": round(wall, 1), "cpu_seconds": round(cpu, 1), "peak_rss_mb": round(peak_rss_mb(), 1),
         "adapter_bytes": report["adapter_bytes"], "passed": not refused, "reasons": refused,
-        "questions": report["questions"], "record": report["record"], "recipe": asdict(how.recipe),
+        "questions": report["questions"], "record": report["record"], "recipe": report["recipe"],
         "lost": [one for one in report["local"] if not one["right"]],
     }  # fmt: skip
     return made, found, report

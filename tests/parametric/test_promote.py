@@ -35,6 +35,7 @@ from tercet.parametric.gate import Probe, membership
 from tercet.parametric.memory import DATA, REPORT, read_blob, standing
 from tercet.parametric.promote import Teaching, retrain
 from tercet.parametric.signature import MANIFEST, SIGNATURE, check_signature
+from tercet.parametric.train import Recipe
 from tercet.scoped import ScopedMemory
 from tercet.testing.tiny import tiny_engine
 from tercet.vault import blobs, jobs
@@ -422,6 +423,34 @@ def test_an_adapter_that_cannot_be_judged_leaves_nothing(t: Tercet, alice: Scope
         promoted(alice, ids, replace(PASSED, recipe=replace(QUICK, lr=1e30, epochs=2)))
     assert files(t) == before
     assert alice.list(where={"kind": "parameters"}).total == 0
+
+
+def test_a_recipe_may_go_by_the_number_of_facts(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:
+    asked = list[int]()
+
+    def suited(facts: int) -> Recipe:
+        asked.append(facts)
+        return replace(QUICK, rank=3)
+
+    made = promoted(alice, ids, replace(PASSED, recipe=suited))
+    assert (asked, payload(made).rank) == ([2], 3)
+    assert json.loads(read_blob(t.vault.tenant("default"), payload(made), REPORT))["recipe"]["rank"] == 3
+    assert Teaching().recipe == Recipe.suited
+
+
+def test_many_facts_take_fewer_passes_and_wordings() -> None:
+    assert Recipe.suited(40) == Recipe()
+    by_count = [Recipe.suited(count) for count in (20, 100, 400, 10_000)]
+    assert [one.epochs for one in by_count] == sorted((one.epochs for one in by_count), reverse=True)
+    assert by_count[1].epochs < by_count[0].epochs
+    assert by_count[1].wordings is None
+    assert by_count[2] == by_count[3]
+    assert by_count[2].wordings == 8
+    changed = Recipe.suited(400, wordings=5, rank=4)
+    assert changed == replace(by_count[2], wordings=5, rank=4)
+    for wrong in ({"layers": 3}, {"epochs": 0}):
+        with pytest.raises(InvalidRequest):
+            Recipe.suited(1, **wrong)
 
 
 def test_budgets_are_kept_or_refused(t: Tercet, alice: ScopedMemory, ids: list[str]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.parametric.conftest import PASSED, Open
+from tests.parametric.conftest import PASSED, QUICK, Open
 
 from tercet import Tercet
 from tercet.cube import Behavioural, Descriptive, MemCube, ModelIdentity, Parameters, Text
@@ -156,7 +156,7 @@ def test_an_adapter_is_taught_them_and_its_report_says_whose_they_are(t: Tercet,
     assert told["written"] == [{"question": "Where is a bed for Mara?", "answer": "Graz.", "source": [source.id, 1]}]
     count = len(training(read(source)))
     assert [one["record"]["planned"] for one in (plain, told)] == [  # type: ignore[index]
-        -(-count // PASSED.recipe.batch), -(-(count + 1) // PASSED.recipe.batch),
+        -(-count // QUICK.batch), -(-(count + 1) // QUICK.batch),
     ]  # fmt: skip
     asked = len(pen.asked)
     assert alice.promote(source, to="parameters", teaching=replace(PASSED, writer=pen)).id == made.id != bare.id

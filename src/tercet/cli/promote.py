@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tercet.cli import out
@@ -98,7 +99,7 @@ def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
     given = {
         "epochs": args.epochs, "rank": args.rank, "seconds": args.budget, "spare": args.spare, "top": args.top,
     }  # fmt: skip
-    recipe = Recipe(**{name: value for name, value in given.items() if value is not None})
+    recipe = partial(Recipe.suited, **{name: value for name, value in given.items() if value is not None})
     stored = Teaching.stored if args.stored is None else args.stored
     return Teaching(recipe, replaces=args.replaces, progress=bar, stored=stored, writer=args.writer)
 

@@ -44,7 +44,7 @@ FORMAT = "adapter/1"
 
 @dataclass(frozen=True)
 class Teaching:
-    """How adapters are made: recipe, bounds of the gate, prompts, and who signs.
+    """How adapters are made: recipe, or what gives one for a number of facts; bounds of the gate, prompts, who signs.
 
     Without a `signer` the vault's own key signs, if it has one. `replaces` is the id of an adapter whose next version
     this becomes. `stored` is the form in which its tensors are kept: "bf16", or in fewer bytes "int8" or "nf4"; what
@@ -52,7 +52,7 @@ class Teaching:
     questions about each text (see `wording.py`); without one the templates' are all.
     """
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe | Callable[[int], Recipe] = Recipe.suited
     bounds: Bounds = field(default_factory=Bounds)
     systems: Systems = (None,)
     signer: Signer | None = None
@@ -107,16 +107,17 @@ def promote(
     facts, clashes, taught = lesson(sources)
     links = [[cube.id, cube.version] for cube in taught]
     writer = _writer(how)
-    names = [links, repr(engine.base), asdict(replace(how.recipe, checkpoint_every=1))]
+    recipe = how.recipe if isinstance(how.recipe, Recipe) else how.recipe(len(facts))
+    names = [links, repr(engine.base), asdict(replace(recipe, checkpoint_every=1))]
     names += [] if writer is None else [repr(writer.identity)]
     run, twin = begun(tenant, names, taught, engine, how, METHOD)
     if twin is not None:
         return twin
     folder = running(tenant, run, taught)
     written = [] if writer is None else worded(writer, facts, folder)
-    made, record = _distilled(engine, facts, how, written, folder)
+    made, record = _distilled(engine, facts, recipe, how, written, folder)
     told = {
-        "contradictions": clashed(clashes), "record": vars(record), "recipe": asdict(how.recipe),
+        "contradictions": clashed(clashes), "record": vars(record), "recipe": asdict(recipe),
         "writer": None if writer is None else writer.identity.name,
         "written": [{"question": one.question, "answer": one.answer, "source": astuple(one.source)} for one in written],
     }  # fmt: skip
@@ -184,12 +185,10 @@ def _writer(how: Teaching) -> Engine | None:
 
 
 def _distilled(
-    engine: AdapterEngine, facts: Sequence[Fact], how: Teaching, written: Sequence[Sample], folder: Path
+    engine: AdapterEngine, facts: Sequence[Fact], recipe: Recipe, how: Teaching, written: Sequence[Sample], folder: Path
 ) -> tuple[Adapter, Record]:
     try:
-        return distil(
-            engine, facts, how.recipe, systems=how.systems, written=written, folder=folder, progress=how.progress
-        )
+        return distil(engine, facts, recipe, systems=how.systems, written=written, folder=folder, progress=how.progress)
     except (MemoryError, RuntimeError) as error:  # torch has no class of its own for it on a processor
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise

@@ -40,6 +40,12 @@ PER_TOKEN = 20
 for a model of 30 layers and 576)."""
 
 
+SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
+    (40, {}), (150, {"epochs": 3}), (math.inf, {"epochs": 3, "wordings": 8}),
+)  # fmt: skip
+"""(facts at most, how their recipe departs from the default): measured at 20, 100 and 400 in `docs/LOG.md`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How an adapter is trained.
@@ -93,6 +99,18 @@ class Recipe:
     memory_mb: float | None = None
     checkpoint_every: int = 25
     seed: int = 0
+
+    @classmethod
+    def suited(cls, facts: int, **changes: Any) -> Recipe:  # noqa: ANN401  # as the class takes
+        """The recipe for so many facts, but for `changes`: many take fewer passes and wordings, and move less each.
+
+        Raises InvalidRequest for a change that no recipe can have.
+        """
+        settings = next(found for most, found in SUITED if facts <= most)
+        try:
+            return cls(**{**settings, **changes})
+        except TypeError as error:
+            raise InvalidRequest(f"A recipe has no such setting: {error}.") from error
 
     def __post_init__(self) -> None:
         counts = (self.rank, self.epochs, self.batch, self.pack, self.checkpoint_every)
