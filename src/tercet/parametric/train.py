@@ -41,7 +41,7 @@ for a model of 30 layers and 576)."""
 
 
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
-    (40, {}), (150, {"epochs": 3}), (math.inf, {"epochs": 3, "wordings": 8}),
+    (40, {}), (150, {"epochs": 3}), (math.inf, {"epochs": 3, "wordings": 8, "spare": 3.0, "top": 0.9}),
 )  # fmt: skip
 """(facts at most, how their recipe departs from the default): measured at 20, 100 and 400 in `docs/LOG.md`."""
 
