@@ -272,7 +272,7 @@ def _recorded(view: ScopedMemory, payload: Parameters) -> Teaching:
     told = json.loads(read_blob(view.tercet.vault.tenant(view.scope.tenant), payload, REPORT))
     recipe = told.get("recipe", {})
     known = {one.name: recipe[one.name] for one in fields(Recipe) if one.name in recipe}
-    return Teaching(Recipe(**known), stored=told.get("stored", Teaching.stored))
+    return Teaching(Recipe(**known) if known else Recipe.suited, stored=told.get("stored", Teaching.stored))
 
 
 def _cache(view: ScopedMemory, cube: MemCube, new: str) -> Moved:

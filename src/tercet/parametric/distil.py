@@ -26,7 +26,7 @@ Systems = Sequence[str | None]
 """What stands in the system's place in turn (None: what the template puts there)."""
 OTHERS = 16
 """Questions about strangers that the base answers before training; it is held to what it says, as to general ones."""
-OWN = 12
+OWN = 20
 """Tokens of the base's own answers that are replayed."""
 READ = "Answer from what you know:\n"
 

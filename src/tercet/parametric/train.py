@@ -41,7 +41,7 @@ for a model of 30 layers and 576)."""
 
 
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
-    (40, {}), (150, {"epochs": 3}), (math.inf, {"epochs": 3, "wordings": 8, "spare": 3.0, "top": 0.9}),
+    (40, {}), (150, {"epochs": 3, "top": 1.0, "spare": 10.0}), (math.inf, {"epochs": 3, "wordings": 8}),
 )  # fmt: skip
 """(facts at most, how their recipe departs from the default): measured at 20, 100 and 400 in `docs/LOG.md`."""
 
@@ -93,8 +93,8 @@ class Recipe:
     warm_up: float = 0.05
     stop: float = 0.005
     targets: str = "all"
-    top: float = 1.0
-    spare: float = 10.0
+    top: float = 0.9
+    spare: float = 3.0
     seconds: float | None = None
     memory_mb: float | None = None
     checkpoint_every: int = 25
