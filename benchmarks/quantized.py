@@ -2,7 +2,7 @@
 
     gauss_*      SeedLM's relative error on 200 Gaussian blocks (sigma 0.02), against the range of its sheet
     matrix_*     one matrix of SmolLM2-135M-Instruct (keys of a middle layer) coded; error, and perplexity with it
-                 alone replaced. SeedLM codes no more than that here: the whole model would take half a day
+                 alone replaced. SeedLM codes no more than that here: the whole model would take hours
     model_*      all linear layers of the decoder by PEQA, untrained: perplexity
     memory_peqa  the same at 4 bits with a set of scales trained on facts: recall in other words, and the set's bytes
     adapter_*    an adapter that was taught the facts (rank 4, the MLP), kept in fewer bits: error, recall, bytes

@@ -43,7 +43,7 @@ for a model of 30 layers and 576)."""
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
     (40, {}), (150, {"epochs": 3, "top": 1.0, "spare": 10.0}), (math.inf, {"epochs": 3, "wordings": 8}),
 )  # fmt: skip
-"""(facts at most, how their recipe departs from the default): measured at 20, 100 and 400 in `docs/LOG.md`."""
+"""(facts at most, how their recipe departs from the default). Found at 20, 100 and 400 facts; see `docs/LOG.md`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Recipe:
 
     @classmethod
     def suited(cls, facts: int, **changes: Any) -> Recipe:  # noqa: ANN401  # as the class takes
-        """The recipe for so many facts, but for `changes`: many take fewer passes and wordings, and move less each.
+        """The recipe for so many facts, but for `changes`: many facts take fewer passes, and fewer wordings each.
 
         Raises InvalidRequest for a change that no recipe can have.
         """
