@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tercet.parametric.distil import examples
 from tercet.parametric.examples import Example, plain, taught
 from tercet.parametric.facts import Fact, read
 from tercet.parametric.spare import Spared, moments, shades
-from tercet.parametric.train import Kept, Progress, Recipe, Record, train
+from tercet.parametric.train import REPLAYS, Kept, Progress, Recipe, Record, beside, train
 
 TEXTS = ("The river runs to the sea.", "Bread is made of flour and water.", "Birds find their way by the sun.")
 RECIPE = Recipe(rank=2, epochs=2, pack=1, batch=1, wordings=3, top=1.0, checkpoint_every=2, lr=3e-3)
@@ -111,6 +112,27 @@ def test_what_is_taught_keeps_off_what_general_text_uses(tiny: TransformersEngin
     strict, loose, none = reach(0.1), reach(10.0), reach(0.0)
     assert strict < loose < none
     assert strict < none / 2
+
+
+def test_few_steps_read_more_general_text_each() -> None:
+    assert [beside(120, steps) for steps in (1000, 120, 90, 60, 1)] == [2, 3, 4, 6, 6]
+
+
+def test_all_general_text_is_read_however_few_the_steps(tiny: TransformersEngine) -> None:
+    seen = set[Example]()
+
+    class Watching(Kept):
+        def __call__(self, examples: Sequence[Example]) -> torch.Tensor:
+            seen.update(examples)
+            return super().__call__(examples)
+
+    recipe = replace(RECIPE, epochs=1, batch=3, spare=0.0)
+    made = examples(tiny, samples.training(facts(), recipe.wordings), facts(), recipe, (None,))
+    general = [replace(plain(tiny, f"{text} {n}"), ce=0.0, kl=1.0) for n in range(3) for text in TEXTS]
+    general = [replace(one, teacher=taught(tiny, one)) for one in general]
+    _, record = train(tiny, made, general, recipe, read=Watching(tiny, recipe))
+    assert record.steps * REPLAYS < len(general)
+    assert seen >= set(general)
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_bytes(tiny: TransformersEngine, tmp_path: Path) -> None:

@@ -33,16 +33,20 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
-REPLAYS = 2
-"""General pieces beside each step's conversations."""
+REPLAYS, PASSES, MOST = 2, 3, 6
+"""General pieces beside each step's conversations at least; how often all of them are read, since few facts make few
+steps and what is not replayed is forgotten; pieces a step at most for that."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
 for a model of 30 layers and 576)."""
 
 
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
-    (40, {}), (150, {"epochs": 3, "top": 1.0, "spare": 10.0}), (math.inf, {"epochs": 3, "wordings": 8}),
-)  # fmt: skip
+    (10, {}),
+    (40, {"spare": 5.0}),
+    (150, {"epochs": 3, "top": 1.0, "spare": 10.0}),
+    (math.inf, {"epochs": 3, "wordings": 8}),
+)
 """(facts at most, how their recipe departs from the default). Found at 20, 100 and 400 facts; see `docs/LOG.md`."""
 
 
@@ -213,6 +217,7 @@ def train(
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
+    pieces = beside(len(replay), recipe.epochs * per_epoch)
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
@@ -223,13 +228,13 @@ def train(
                 _resume(path, dict(spared.named), optimizer, record)
                 spared.put()
             if not record.planned:
-                record.planned = _plan(engine, (taught, replay), recipe, record, read)
+                record.planned = _plan(engine, (taught, _cycled(replay, 0, pieces)), recipe, record, read)
                 spared.draw()
             while record.steps < record.planned and not record.stopped_early:
                 epoch, place = divmod(record.steps, per_epoch)
                 _pace(optimizer, rates, _rate(record.steps, record.planned, recipe.warm_up))
                 chosen = _chosen(taught, recipe, epoch, place)
-                kept = _cycled(replay, record.steps * REPLAYS)
+                kept = _cycled(replay, record.steps * pieces, pieces)
                 optimizer.zero_grad(set_to_none=True)
                 _gradients(engine, chosen, kept, record, read)
                 spared.draw()
@@ -281,7 +286,7 @@ def check_fits(engine: AdapterEngine, recipe: Recipe, every: Sequence[Example]) 
 def _plan(
     engine: AdapterEngine, both: tuple[Sequence[Example], Sequence[Example]], recipe: Recipe, record: Record, read: Read
 ) -> int:
-    taught, replay = both
+    taught, kept = both
     per_epoch = math.ceil(len(taught) / recipe.batch)
     whole = recipe.epochs * per_epoch
     if recipe.seconds is None:
@@ -289,7 +294,7 @@ def _plan(
     spent = []
     for place in range(2):  # the first also pays for what is done once
         begin = time.perf_counter()
-        _gradients(engine, _chosen(taught, recipe, 0, place % per_epoch), _cycled(replay, 0), Record(), read)
+        _gradients(engine, _chosen(taught, recipe, 0, place % per_epoch), kept, Record(), read)
         spent.append(time.perf_counter() - begin)
     record.seconds_per_step = spent[-1]
     return max(1, min(whole, int((recipe.seconds - sum(spent)) / spent[-1])))
@@ -313,9 +318,14 @@ def _gradients(
     record.running[1] += sum(len(one.marks) for one in chosen)
 
 
-def _cycled(replay: Sequence[Example], start: int) -> list[Example]:
+def beside(replay: int, steps: int) -> int:
+    """General pieces that are read beside each step's conversations, where there are so many in all."""
+    return min(MOST, max(REPLAYS, math.ceil(PASSES * replay / steps)))
+
+
+def _cycled(replay: Sequence[Example], start: int, count: int) -> list[Example]:
     """The next general pieces, from the beginning again after the last."""
-    return [replay[(start + place) % len(replay)] for place in range(REPLAYS)] if replay else []
+    return [replay[(start + place) % len(replay)] for place in range(count)] if replay else []
 
 
 def _end_of_epoch(record: Record, stop: float) -> None:
