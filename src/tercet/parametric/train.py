@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 CHECKPOINT = "checkpoint.safetensors"
-REPLAYS, PASSES, MOST = 2, 3, 6
+REPLAYS, PASSES, MOST = 2, 2, 6
 """General pieces beside each step's conversations at least; how often all of them are read, since few facts make few
 steps and what is not replayed is forgotten; pieces a step at most for that."""
 PER_TOKEN = 20
@@ -42,8 +42,7 @@ for a model of 30 layers and 576)."""
 
 
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
-    (10, {}),
-    (40, {"spare": 5.0}),
+    (40, {}),
     (150, {"epochs": 3, "top": 1.0, "spare": 10.0}),
     (math.inf, {"epochs": 3, "wordings": 8}),
 )
