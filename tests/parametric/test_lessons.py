@@ -283,7 +283,16 @@ def test_right_is_the_words_not_the_letters() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"rank": 0}, {"optimizer": "magic"}, {"targets": "head"}, {"seconds": 0}, {"ce": 0}, {"top": 0}, {"wordings": -1}],
+    [
+        {"rank": 0},
+        {"optimizer": "magic"},
+        {"targets": "head"},
+        {"seconds": 0},
+        {"ce": 0},
+        {"top": 0},
+        {"wordings": -1},
+        {"pieces": 0},
+    ],
 )
 def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(InvalidRequest):

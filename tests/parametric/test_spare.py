@@ -133,6 +133,9 @@ def test_all_general_text_is_read_however_few_the_steps(tiny: TransformersEngine
     _, record = train(tiny, made, general, recipe, read=Watching(tiny, recipe))
     assert record.steps * REPLAYS < len(general)
     assert seen >= set(general)
+    seen.clear()
+    train(tiny, made, general, replace(recipe, pieces=1), read=Watching(tiny, recipe))
+    assert len(seen & set(general)) == record.steps
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_bytes(tiny: TransformersEngine, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ for a model of 30 layers and 576)."""
 
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
     (40, {}),
-    (150, {"epochs": 3, "top": 1.0, "spare": 10.0}),
+    (150, {"epochs": 3, "pieces": 4}),
     (math.inf, {"epochs": 3, "wordings": 8}),
 )
 """(facts at most, how their recipe departs from the default). Found at 20, 100 and 400 facts; see `docs/LOG.md`."""
@@ -65,6 +65,8 @@ class Recipe:
         Questions about a fact at most, all if None: with many facts each wording need not be learnt with each.
     batch, pack:
         Conversations a step, and questions in each.
+    pieces:
+        Pieces of general text beside each step's conversations; as many as `beside` says if None.
     ce, kl, replay:
         Weights of the loss on answers, of the divergence from the model reading the text, and of that from the base on
         general text.
@@ -90,6 +92,7 @@ class Recipe:
     wordings: int | None = None
     batch: int = 2
     pack: int = 6
+    pieces: int | None = None
     ce: float = 1.0
     kl: float = 0.0
     replay: float = 2.0
@@ -120,8 +123,8 @@ class Recipe:
         weights = (self.ce, self.kl, self.replay, self.spare)
         if min(counts) < 1 or self.alpha <= 0 or min(weights) < 0 or self.ce + self.kl <= 0:
             raise InvalidRequest(f"A recipe's counts are 1 or more and its weights 0 or more: {self}.")
-        if self.wordings is not None and self.wordings < 1:
-            raise InvalidRequest(f"At least one question is asked about a fact, not {self.wordings}.")
+        if any(one is not None and one < 1 for one in (self.wordings, self.pieces)):
+            raise InvalidRequest(f"A recipe's wordings and pieces are 1 or more: {self}.")
         if self.optimizer not in OPTIMIZERS:
             raise InvalidRequest(f"No optimiser {self.optimizer!r}; known are {', '.join(OPTIMIZERS)}.")
         if not 0 < self.top <= 1:
@@ -216,7 +219,7 @@ def train(
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     per_epoch = math.ceil(len(taught) / recipe.batch)
-    pieces = beside(len(replay), recipe.epochs * per_epoch)
+    pieces = recipe.pieces or beside(len(replay), recipe.epochs * per_epoch)
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
