@@ -179,6 +179,8 @@ def plot(rows: dict[str, dict[str, Any]]) -> None:
                         ("recall_and_prompt", "recall + prompt"), ("recall_base", "base, no text")):  # fmt: skip
         axes.plot(counts, [rows[key][measure] for key in rows], marker="o", label=label)
     axes.set(xscale="log", xlabel="facts taught", ylabel="recall on held-out wordings", ylim=(-0.02, 1.02))
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
     axes.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(RESULTS / "facts.png", dpi=120)
