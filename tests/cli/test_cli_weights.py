@@ -98,13 +98,13 @@ def test_merge_and_stored(told: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = ["promote", texts[0], "--to", "parameters", "--engine", "old", "--epochs", "1", "--rank", "2"]
     kept = told(*quick, "--stored", "int8", "--json")
     assert (kept.code, kept.json["report"]["stored"]) == (0, "int8")
-    held = told(*quick, "--spare", "3", "--top", "0.5", "--json").json["report"]["recipe"]
-    assert (held["spare"], held["top"]) == (3.0, 0.5)
+    held = told(*quick, "--pieces", "3", "--spare", "3", "--top", "0.5", "--json").json["report"]["recipe"]
+    assert (held["pieces"], held["spare"], held["top"]) == (3, 3.0, 0.5)
     assert told(*quick, "--top", "2").code == 2
     assert told(*quick, "--stored", "int3").code == 2
     assert told("promote", texts[0], "--engine", "old", "--stored", "int8").code == 2
     assert told("promote", "--due", "--to", "parameters", "--stored", "int8").code == 2
-    for option in ("--epochs", "--rank", "--spare", "--top", "--budget"):
+    for option in ("--epochs", "--pieces", "--rank", "--spare", "--top", "--budget"):
         misplaced = told("promote", texts[0], "--engine", "old", option, "1")
         assert (misplaced.code, f"{option} is for an adapter" in misplaced.err) == (2, True)
     done = told(*quick, "--writer", "new", "--json")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tercet.parametric.promote import Teaching
     from tercet.scoped import Progress
 
-ADAPTERS_OWN = ("epochs", "spare", "top", "rank", "budget", "writer", "replaces", "stored")
+ADAPTERS_OWN = ("epochs", "pieces", "spare", "top", "rank", "budget", "writer", "replaces", "stored")
 """Options that mean nothing to a KV cache."""
 
 
@@ -35,6 +35,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--engine", metavar="NAME", help="an engine of tercet.toml; may be left out if there is one")
     parser.add_argument("--precision", default="bf16", metavar="NAME", help="of a KV cache: fp32, bf16, int8 or int4")
     parser.add_argument("--epochs", type=int, metavar="N", help="of an adapter: passes over its questions at most")
+    parser.add_argument("--pieces", type=int, metavar="N", help="of an adapter: general texts replayed each step")
     parser.add_argument(
         "--spare", type=float, metavar="N", help="of an adapter: the lower, the less else moves, the less is recalled"
     )
@@ -97,7 +98,8 @@ def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
     from tercet.parametric.train import Recipe
 
     given = {
-        "epochs": args.epochs, "rank": args.rank, "seconds": args.budget, "spare": args.spare, "top": args.top,
+        "epochs": args.epochs, "pieces": args.pieces, "rank": args.rank, "seconds": args.budget, "spare": args.spare,
+        "top": args.top,
     }  # fmt: skip
     recipe = partial(Recipe.suited, **{name: value for name, value in given.items() if value is not None})
     stored = Teaching.stored if args.stored is None else args.stored

@@ -155,7 +155,7 @@ def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
     if report["locality"] < limits.locality:
         found.append(
             f"{report['locality']:.2f} of what the base knew is still answered, less than {limits.locality:.2f} "
-            "(a lower `spare` or `top` moves less of it)"
+            "(more `pieces`, or a lower `spare` or `top`, move less of it)"
         )
     return found
 

@@ -321,7 +321,7 @@ def _gradients(
 
 
 def beside(replay: int, steps: int) -> int:
-    """General pieces that are read beside each step's conversations, where there are so many in all."""
+    """General pieces a step, where there are `replay` in all and so many steps."""
     return min(MOST, max(REPLAYS, math.ceil(PASSES * replay / steps)))
 
 
