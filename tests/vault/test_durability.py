@@ -12,15 +12,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from tercet import Tercet
+from tercet import Tercet, VaultBusy
 from tercet.testing import BrokenEmbedder, FakeEmbedder, SeededClock, kills
 from tercet.testing.base import all_clear
 from tercet.testing.crash import PHASES, Book, kill_in, kill_once
 from tercet.testing.crowd import Member, gather
 from tercet.testing.dump import dump
 from tercet.testing.processes import finish, run, start
+from tercet.vault.connection import connect
 from tercet.vault.ids import RandomIds
 
 WRITER = """
@@ -71,6 +73,24 @@ def test_a_crowd_of_processes_reads_what_each_was_told(tmp_path: Path) -> None:
     done = gather(tmp_path, processes=8, seconds=12)
     assert min(done["calls"][name] for name in ("ask", "look", "turn_pages", "erase", "revise", "work")) > 0
     assert done["erased"] > 10
+
+
+def test_two_that_make_a_file_at_once_both_open_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite waits for nobody when it begins a log; whoever comes second has to."""
+    path = tmp_path / "a.db"
+    with closing(apsw.Connection(str(path))) as first, ThreadPoolExecutor() as pool:
+        first.execute("BEGIN IMMEDIATE")
+        second = pool.submit(connect, path)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        first.execute("COMMIT")
+        with closing(second.result(timeout=30)) as connection:
+            assert connection.pragma("journal_mode") == "wal"
+            connection.pragma("journal_mode", "delete")
+        first.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr("tercet.vault.connection.BUSY_MS", 50)
+        with pytest.raises(VaultBusy):
+            connect(path)
 
 
 def test_the_crowd_sees_a_loss_and_a_stale_read(tmp_path: Path) -> None:

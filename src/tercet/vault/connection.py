@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from tercet.errors import TercetError, Unsupported, VaultBusy, VaultDamaged, Vau
 
 BUSY_MS = 30_000
 """How long a writer waits for another process's transaction."""
+RETRY_MS = 5
+"""How long it waits before it asks again, where SQLite itself does not wait."""
 
 
 class Connection(apsw.Connection):
@@ -52,9 +55,21 @@ def connect(path: Path | None, *, vfs: str | None = None, key: str | None = None
             connection.pragma("trusted_schema", "OFF")
             connection.pragma("cell_size_check", "ON")  # a damaged page is found when it is read, not when it misleads
             connection.pragma("cache_size", -8192)
-            if path is not None and connection.pragma("journal_mode") != "wal":
-                connection.pragma("journal_mode", "wal")
+            if path is not None:
+                _log_ahead(connection)
         return connection
+
+
+def _log_ahead(connection: apsw.Connection) -> None:
+    """Bring a file into WAL mode, where it is not yet: of several processes that make it at once, one does."""
+    until = time.monotonic() + BUSY_MS / 1000
+    while connection.pragma("journal_mode") != "wal":
+        try:
+            connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:  # SQLite does not wait here: it holds a lock that the other one may wait for
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY_MS / 1000)
 
 
 def connect_sealed(
