@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import combinations
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tercet.cube import Behavioural, Descriptive, MemCube, Text
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest, Refused
 from tercet.parametric import samples
-from tercet.parametric.distil import distil, examples, replayed, strangers
+from tercet.parametric.distil import distil, examples, passes, replayed, strangers
 from tercet.parametric.examples import Teacher, answers, bucketed, conversation, losses, plain, scores_at, taught
 from tercet.parametric.externalise import externalise
 from tercet.parametric.facts import Fact, read, settle
@@ -92,6 +93,9 @@ def test_a_part_of_the_wordings_goes_round_with_the_facts() -> None:
     assert set(some) < set(every)
     assert {one.template for one in some} == {one.template for one in every}
     assert samples.training(found, 99) == every
+    next_ones = samples.training(found, 5, turn=1)
+    assert len({*some, *next_ones}) == 30
+    assert samples.training(found, 99, turn=1) == every
 
 
 def test_a_sentence_that_fits_no_pattern_is_taught_from_several_places() -> None:
@@ -129,6 +133,23 @@ def test_no_conversation_asks_twice_about_one_cube(chatty: TransformersEngine) -
     assert sum(text.count("<s>assistant\n") for text in texts) == len(questions)
     assert max(text.count("<s>assistant\n") for text in texts) == 3
     assert all(text.count("\nSmith.") + text.count("\nMara works as a smith.") <= 1 for text in texts)
+
+
+def test_questions_meet_others_in_each_pass(chatty: TransformersEngine) -> None:
+    found = facts("Mara works as a smith.", "Mara lives in Graz.", "Jon lives in Oslo.")
+    recipe = Recipe(pack=3, epochs=3)
+    made = passes(chatty, found, recipe)
+    kept = [{one.tokens for one in part} for part in made]
+    assert kept == [{one.tokens for one in part} for part in passes(chatty, found, recipe)]
+    assert len(kept) == 3
+    assert all(len(one & other) < len(one) / 2 for one, other in combinations(kept, 2))
+    asked = [sorted(turn.strip() for one in part for turn in chatty.tokenizer.decode(one.tokens).split("<s>user")[1:])
+             for part in made]  # fmt: skip
+    assert asked[0] == asked[1] == asked[2]
+    fewer = passes(chatty, found, replace(recipe, wordings=4))
+    said = [" ".join(chatty.tokenizer.decode(one.tokens) for one in part) for part in fewer]
+    assert said[0] != said[1]
+    assert len({len(part) for part in passes(chatty, found, replace(recipe, kl=1.0))}) == 1
 
 
 def test_a_template_that_rewrites_turns_is_taught_one_at_a_time(tiny: TransformersEngine) -> None:

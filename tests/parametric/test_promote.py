@@ -439,7 +439,7 @@ def test_a_recipe_may_go_by_the_number_of_facts(t: Tercet, alice: ScopedMemory, 
 
 
 def test_many_facts_take_fewer_passes_and_wordings() -> None:
-    assert Recipe.suited(40) == Recipe()
+    assert Recipe.suited(10) == Recipe()
     by_count = [Recipe.suited(count) for count in (20, 100, 400, 10_000)]
     assert [one.epochs for one in by_count] == sorted((one.epochs for one in by_count), reverse=True)
     assert by_count[1].epochs < by_count[0].epochs

@@ -12,9 +12,8 @@ import torch
 from tercet.cube import Behavioural, Descriptive, MemCube, Text
 from tercet.engine.transformers import TransformersEngine
 from tercet.errors import InvalidRequest
-from tercet.parametric import samples
 from tercet.parametric.adapter import Adapter, Pair
-from tercet.parametric.distil import examples
+from tercet.parametric.distil import passes
 from tercet.parametric.examples import Example, plain, taught
 from tercet.parametric.facts import Fact, read
 from tercet.parametric.spare import Spared, moments, shades
@@ -42,8 +41,7 @@ def trained(
     """The two facts taught, beside the three general texts."""
     general = [plain(engine, text) for text in TEXTS]
     kept = [replace(one, ce=0.0, kl=recipe.replay, teacher=taught(engine, one)) for one in general]
-    made = examples(engine, samples.training(facts(), recipe.wordings), facts(), recipe, (None,))
-    return train(engine, made, kept, recipe, folder=folder, progress=progress)
+    return train(engine, passes(engine, facts(), recipe), kept, recipe, folder=folder, progress=progress)
 
 
 def same(one: Adapter, other: Adapter) -> bool:
@@ -127,7 +125,7 @@ def test_all_general_text_is_read_however_few_the_steps(tiny: TransformersEngine
             return super().__call__(examples)
 
     recipe = replace(RECIPE, epochs=1, batch=3, spare=0.0)
-    made = examples(tiny, samples.training(facts(), recipe.wordings), facts(), recipe, (None,))
+    made = passes(tiny, facts(), recipe)
     general = [replace(plain(tiny, f"{text} {n}"), ce=0.0, kl=1.0) for n in range(3) for text in TEXTS]
     general = [replace(one, teacher=taught(tiny, one)) for one in general]
     _, record = train(tiny, made, general, recipe, read=Watching(tiny, recipe))

@@ -17,7 +17,7 @@ from tercet.parametric.adapter import Adapter
 from tercet.parametric.examples import Example, Read, Turns, answers, conversation, plain, taught
 from tercet.parametric.facts import Fact
 from tercet.parametric.general import REPLAY_QUESTIONS, REPLAY_TEXTS, STRANGERS
-from tercet.parametric.train import Kept, Progress, Recipe, Record, train
+from tercet.parametric.train import SPREAD, Kept, Progress, Recipe, Record, train
 
 if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
@@ -39,21 +39,41 @@ def distil(
 
     Raises InvalidRequest if there are none, VaultDamaged for a broken checkpoint.
     """
-    questions = [*samples.training(facts, recipe.wordings), *written]
-    made = examples(engine, questions, facts, recipe, systems)
+    made = passes(engine, facts, recipe, systems=systems, written=written)
     read = Kept(engine, recipe)
     kept = replayed(engine, recipe.replay, strangers(facts), facts=facts, read=read) if recipe.replay else []
     return train(engine, made, kept, recipe, read=read, folder=folder, progress=progress)
 
 
+def passes(
+    engine: AdapterEngine, facts: Sequence[Fact], recipe: Recipe, *, systems: Systems = (None,),
+    written: Sequence[samples.Sample] = (),
+) -> list[list[Example]]:  # fmt: skip
+    """The conversations of each pass over the facts.
+
+    Questions meet others in each, and where a fact is not asked in all wordings, it is asked in the next ones: what was
+    always asked at one place, behind the same others, was known there and less elsewhere. With `kl` all are the same,
+    since a teacher has to read each.
+    """
+    if recipe.kl:
+        questions = [*samples.training(facts, recipe.wordings), *written]
+        return [examples(engine, questions, facts, recipe, systems)] * recipe.epochs
+    return [
+        examples(engine, [*samples.training(facts, recipe.wordings, turn), *written], facts, recipe, systems, turn)
+        for turn in range(recipe.epochs)
+    ]
+
+
 def examples(
-    engine: AdapterEngine, questions: Sequence[samples.Sample], facts: Sequence[Fact], recipe: Recipe, systems: Systems
-) -> list[Example]:
-    """Questions as conversations, shuffled once by the seed. With `kl` each stands alone, its teacher reads the text.
+    engine: AdapterEngine, questions: Sequence[samples.Sample], facts: Sequence[Fact], recipe: Recipe, systems: Systems,
+    turn: int = 0,
+) -> list[Example]:  # fmt: skip
+    """Questions as conversations, shuffled by the seed and the `turn`. With `kl` each stands alone, its teacher reads
+    the text.
 
     A template that rewrites earlier turns is taught one turn at a time.
     """
-    draw = torch.Generator().manual_seed(recipe.seed)
+    draw = torch.Generator().manual_seed(recipe.seed * SPREAD + turn)
     order = [questions[number] for number in torch.randperm(len(questions), generator=draw).tolist()]
     if recipe.kl:
         told = {fact.source: fact.text for fact in facts}

@@ -31,16 +31,18 @@ class Sample:
     """What an answer must contain to be right."""
 
 
-def training(facts: Sequence[Fact], most: int | None = None) -> list[Sample]:
+def training(facts: Sequence[Fact], most: int | None = None, turn: int = 0) -> list[Sample]:
     """Questions in the wordings that are taught, fact by fact: statements, questions, reverse questions, clozes.
 
-    At most so many for a fact, the next ones for the next fact of its relation: each wording is taught by some.
+    At most so many for a fact, the next ones for the next fact of its relation and in the next `turn`: each wording is
+    taught by some.
     """
     made, begun = list[Sample](), Counter[str]()
     for fact, told in zip(facts, _telling(facts), strict=True):
         every = list(_taught(fact, told))
         count = min(most or len(every), len(every))
-        made += [every[(begun[fact.relation] + place) % len(every)] for place in range(count)]
+        first = begun[fact.relation] + turn * count
+        made += [every[(first + place) % len(every)] for place in range(count)]
         begun[fact.relation] += count
     return made
 

@@ -32,18 +32,23 @@ if TYPE_CHECKING:
     from tercet.engine.base import AdapterEngine
 
 Progress = Callable[[int, int], None]
+Batch = tuple[Sequence[Example], bool]
+"""The conversations of a step, and whether it ends a pass."""
 CHECKPOINT = "checkpoint.safetensors"
 REPLAYS, PASSES, MOST = 2, 2, 6
 """General pieces beside each step's conversations at least; how often all of them are read, since few facts make few
 steps and what is not replayed is forgotten; pieces a step at most for that."""
+SPREAD = 100_003
+"""Between the draws of two seeds, so that a pass of one is not that of another."""
 PER_TOKEN = 20
 """Values that training keeps for each token and layer, in multiples of the width (measured: 1.3 MB a token in float32
 for a model of 30 layers and 576)."""
 
 
 SUITED: Sequence[tuple[float, Mapping[str, Any]]] = (
-    (40, {}),
-    (150, {"epochs": 3, "pieces": 4}),
+    (10, {}),
+    (40, {"pieces": 5, "spare": 7.0}),
+    (150, {"epochs": 3, "pieces": 4, "spare": 6.0}),
     (math.inf, {"epochs": 3, "wordings": 8}),
 )
 """(facts at most, how their recipe departs from the default). Found at 20, 100 and 400 facts; see `docs/LOG.md`."""
@@ -73,7 +78,7 @@ class Recipe:
     targets:
         "all" linear modules, or "mlp" alone.
     top:
-        The share of the layers, from the last downwards, that are adapted. What the others make of an example is
+        The share of the layers, from the last downwards, that are adapted. What the others make of general text is
         computed once and kept.
     spare:
         How strongly what is taught is held to directions that general text hardly uses (see `spare.py`): the less, the
@@ -179,27 +184,29 @@ def _layer(name: str) -> int:
 
 
 class Kept:
-    """Reads examples for training: what the layers below the first adapted one make of each is computed once."""
+    """Reads general text for training: what the layers below the first adapted one make of each is computed once."""
 
     def __init__(self, engine: Any, recipe: Recipe) -> None:  # noqa: ANN401  # an engine with a torch model
         self._halves = cut(engine.model, first_layer(engine, recipe))
-        self._states: dict[Example, Tensor] = {}
+        self._states: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, examples: Sequence[Example]) -> Tensor:
         """See `examples.Read`."""
         return self._halves.above(pad_sequence([self._below(one) for one in examples], batch_first=True))
 
     def _below(self, one: Example) -> Tensor:
-        if one not in self._states:
-            self._states[one] = self._halves.below(torch.tensor([one.tokens]))[0]
-        return self._states[one]
+        if one.tokens not in self._states:
+            self._states[one.tokens] = self._halves.below(torch.tensor([one.tokens]))[0]
+        return self._states[one.tokens]
 
 
 def train(
-    engine: AdapterEngine, taught: Sequence[Example], replay: Sequence[Example], recipe: Recipe, *,
+    engine: AdapterEngine, taught: Sequence[Sequence[Example]], replay: Sequence[Example], recipe: Recipe, *,
     read: Read | None = None, folder: Path | None = None, progress: Progress | None = None,
 ) -> tuple[Adapter, Record]:  # fmt: skip
-    """Train an adapter; with a folder, keep checkpoints there and go on from one that is there.
+    """Train an adapter on `taught`, pass by pass, beside `replay`, over and over, which `read` reads.
+
+    With a folder, checkpoints are kept there, and it goes on from one that is there.
 
     Raises
     ------
@@ -208,18 +215,18 @@ def train(
     VaultDamaged
         If a checkpoint is not what was written.
     """
-    if not taught:
+    batches = _batches(taught, recipe)
+    if not batches:
         raise InvalidRequest("There is nothing to learn.")
     begin = time.perf_counter()
     modules, record, read = fresh(engine, recipe), Record(), read or Kept(engine, recipe)
-    check_fits(engine, recipe, [*taught, *replay])
+    check_fits(engine, recipe, [one for part in taught for one in part], replay)
     shaded = shades(engine, modules, replay, read, recipe.spare) if recipe.spare and replay else {}
     spared = Spared(modules, shaded)
     spec = OPTIMIZERS[recipe.optimizer]()
     optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
-    per_epoch = math.ceil(len(taught) / recipe.batch)
-    pieces = recipe.pieces or beside(len(replay), recipe.epochs * per_epoch)
+    pieces = recipe.pieces or beside(len(replay), len(batches))
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
     for one in frozen:
         one.requires_grad_(False)
@@ -230,12 +237,11 @@ def train(
                 _resume(path, dict(spared.named), optimizer, record)
                 spared.put()
             if not record.planned:
-                record.planned = _plan(engine, (taught, _cycled(replay, 0, pieces)), recipe, record, read)
+                record.planned = _plan(engine, batches, _cycled(replay, 0, pieces), recipe, record, read)
                 spared.draw()
             while record.steps < record.planned and not record.stopped_early:
-                epoch, place = divmod(record.steps, per_epoch)
                 _pace(optimizer, rates, _rate(record.steps, record.planned, recipe.warm_up))
-                chosen = _chosen(taught, recipe, epoch, place)
+                chosen, last = batches[record.steps]
                 kept = _cycled(replay, record.steps * pieces, pieces)
                 optimizer.zero_grad(set_to_none=True)
                 _gradients(engine, chosen, kept, record, read)
@@ -243,7 +249,7 @@ def train(
                 optimizer.step()
                 spared.put()
                 record.steps += 1
-                if place + 1 == per_epoch:
+                if last:
                     _end_of_epoch(record, recipe.stop)
                 if progress is not None:
                     progress(record.steps, record.planned)
@@ -262,19 +268,19 @@ def engine_parameters(engine: Any) -> list[torch.nn.Parameter]:  # noqa: ANN401 
     return list(engine.model.parameters())
 
 
-def check_fits(engine: AdapterEngine, recipe: Recipe, every: Sequence[Example]) -> None:
+def check_fits(engine: AdapterEngine, recipe: Recipe, taught: Sequence[Example], replay: Sequence[Example]) -> None:
     """Raises InvalidRequest if the longest of all examples does not keep within the memory."""
     if recipe.memory_mb is None:
         return
     config: Any = engine.config  # type: ignore[attr-defined]
     size = 2 if "16" in engine.base.dtype else 4
-    longest = max(len(one.tokens) for one in every)
-    marks = max(len(one.marks) for one in every)
+    longest = max(len(one.tokens) for one in (*taught, *replay))
+    marks = max(len(one.marks) for one in (*taught, *replay))
     trained = config.num_hidden_layers - first_layer(engine, recipe)
     each = longest * trained * config.hidden_size * PER_TOKEN * size + marks * engine.vocabulary * 12
     modules = fresh(engine, recipe)
     values = sum(pair.a.numel() + pair.b.numel() for pair in modules.values())
-    kept = sum(len(one.tokens) for one in every) * config.hidden_size * size
+    kept = sum(len(one.tokens) for one in replay) * config.hidden_size * size
     if recipe.spare and recipe.replay:
         kept += sum(4 * engine.adapters.shapes[name][1] ** 2 for name in modules)
     room = recipe.memory_mb * 1e6 - 16 * values - kept
@@ -286,35 +292,38 @@ def check_fits(engine: AdapterEngine, recipe: Recipe, every: Sequence[Example]) 
 
 
 def _plan(
-    engine: AdapterEngine, both: tuple[Sequence[Example], Sequence[Example]], recipe: Recipe, record: Record, read: Read
+    engine: AdapterEngine, batches: Sequence[Batch], kept: Sequence[Example], recipe: Recipe, record: Record, read: Read
 ) -> int:
-    taught, kept = both
-    per_epoch = math.ceil(len(taught) / recipe.batch)
-    whole = recipe.epochs * per_epoch
     if recipe.seconds is None:
-        return whole
+        return len(batches)
     spent = []
     for place in range(2):  # the first also pays for what is done once
         begin = time.perf_counter()
-        _gradients(engine, _chosen(taught, recipe, 0, place % per_epoch), kept, Record(), read)
+        _gradients(engine, batches[place % len(batches)][0], kept, Record(), read)
         spent.append(time.perf_counter() - begin)
     record.seconds_per_step = spent[-1]
-    return max(1, min(whole, int((recipe.seconds - sum(spent)) / spent[-1])))
+    return max(1, min(len(batches), int((recipe.seconds - sum(spent)) / spent[-1])))
 
 
-def _chosen(taught: Sequence[Example], recipe: Recipe, epoch: int, place: int) -> list[Example]:
-    order = torch.randperm(len(taught), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)).tolist()
-    return [taught[number] for number in order[place * recipe.batch : (place + 1) * recipe.batch]]
+def _batches(taught: Sequence[Sequence[Example]], recipe: Recipe) -> list[Batch]:
+    """Each pass in an order of its own."""
+    made = list[Batch]()
+    for turn, part in enumerate(taught):
+        draw = torch.Generator().manual_seed(recipe.seed * SPREAD + turn)
+        order = [part[number] for number in torch.randperm(len(part), generator=draw).tolist()]
+        size = recipe.batch
+        made += [(order[place : place + size], place + size >= len(order)) for place in range(0, len(order), size)]
+    return made
 
 
 def _gradients(
     engine: AdapterEngine, chosen: Sequence[Example], kept: Sequence[Example], record: Record, read: Read
 ) -> None:
     """Each conversation is read by itself: to pad one to the other's length took a tenth more time."""
-    for part in (chosen, kept):
+    for part, how in ((chosen, None), (kept, read)):
         marks = sum(len(one.marks) for one in part)
         for one in part:
-            total, crossed = losses(engine, [one], read)
+            total, crossed = losses(engine, [one], how)
             (total / marks).backward()
             record.running[0] += crossed
     record.running[1] += sum(len(one.marks) for one in chosen)
