@@ -10,7 +10,7 @@ import statistics
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -50,6 +50,16 @@ class Bounds:
     questions: int = 120
 
 
+class Advice(NamedTuple):
+    """What may help where recall, or locality, does not keep within its bound: it goes by how an adapter was made."""
+
+    recall: str = "more `epochs` may help"
+    locality: str = "more `pieces`, or a lower `spare` or `top`, move less of it"
+
+
+TAUGHT = Advice()
+
+
 @dataclass
 class Report:
     """What was measured, before (base) and after (adapter); it is kept with the adapter.
@@ -84,8 +94,9 @@ class Report:
 
 
 def judge(
-    engine: AdapterEngine, key: str, facts: Sequence[Fact], bounds: Bounds | None = None, *, system: str | None = None
-) -> Report:
+    engine: AdapterEngine, key: str, facts: Sequence[Fact], bounds: Bounds | None = None, *, system: str | None = None,
+    advice: Advice = TAUGHT,
+) -> Report:  # fmt: skip
     """Measure an attached adapter against the base.
 
     Raises
@@ -134,19 +145,19 @@ def judge(
         for one, old, new, ok in zip(asked, before[0], after[0], right[1], strict=True)
     ]  # fmt: skip
     found.local = known
-    found.reasons = reasons(found.json(), limits)
+    found.reasons = reasons(found.json(), limits, advice)
     found.passed = not found.reasons
     return found
 
 
-def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
+def reasons(report: Mapping[str, Any], limits: Bounds, advice: Advice = TAUGHT) -> list[str]:
     """Why a report (as JSON) does not keep within bounds; empty if it does."""
     before, after = report["recall"]
     found = []
     if after < before + limits.margin:
         found.append(
             f"recall on held-out wordings went from {before:.2f} to {after:.2f}, less than {limits.margin:.2f} more "
-            "(more `epochs` may help)"
+            f"({advice.recall})"
         )
     if report["general_loss_change"] > limits.general:
         found.append(
@@ -155,7 +166,7 @@ def reasons(report: Mapping[str, Any], limits: Bounds) -> list[str]:
     if report["locality"] < limits.locality:
         found.append(
             f"{report['locality']:.2f} of what the base knew is still answered, less than {limits.locality:.2f} "
-            "(more `pieces`, or a lower `spare` or `top`, move less of it)"
+            f"({advice.locality})"
         )
     return found
 

@@ -18,6 +18,7 @@ import torch
 
 from tercet.errors import InvalidRequest
 from tercet.parametric.adapter import MAX_RANK, Adapter, Pair
+from tercet.parametric.gate import Advice
 from tercet.parametric.memory import MERGED
 from tercet.parametric.merge import MERGES
 from tercet.parametric.promote import Candidate, Teaching, begun, check_sources, clashed, kept, lesson, running
@@ -75,6 +76,7 @@ class Merge:
         return padded(made)
 
 
+WEIGHED = Advice("greater `weights` may help", "smaller `weights` move less of it")
 WHOLE: Mapping[str, range] = MappingProxyType({"rank": range(1, MAX_RANK + 1), "seed": range(1 << 63)})
 """Options that are whole numbers, and which; the others are numbers."""
 
@@ -109,7 +111,7 @@ def merge(
         },
     }  # fmt: skip
     # What an adapter was taught is in it whether a newer text says otherwise or not: all of them are its sources.
-    candidate = Candidate(made, facts, sources, MERGED, told, run)
+    candidate = Candidate(made, facts, sources, MERGED, told, run, WEIGHED)
     folder = running(tenant, run, sources)
     try:
         return kept(tenant, scope, engine, candidate, how, folder=folder, by=by)

@@ -22,7 +22,7 @@ from tercet.parametric import adapter as files
 from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.distil import Systems, distil
 from tercet.parametric.facts import Contradiction, Fact, read, settle
-from tercet.parametric.gate import Bounds, Report, judge
+from tercet.parametric.gate import TAUGHT, Advice, Bounds, Report, judge
 from tercet.parametric.memory import CONFIG, DATA, METHOD, PLOT, REPORT
 from tercet.parametric.picture import drawn
 from tercet.parametric.runs import SOURCES, destroy, training_folder
@@ -79,6 +79,7 @@ class Candidate:
     method: str
     told: Mapping[str, Any]
     name: str
+    advice: Advice = TAUGHT
 
 
 def promote(
@@ -158,7 +159,7 @@ def kept(
         try:
             files.check_finite(ready.modules)
             files.save(ready, Path(name), base=engine.base.name, stored=how.stored)
-            judged, report = _judged(engine, Path(name), made.facts, how)
+            judged, report = _judged(engine, Path(name), made, how)
         except Refused:  # it cannot be measured, and what cannot be measured does not pass
             destroy(folder)
             raise
@@ -250,12 +251,12 @@ def retrain(
     return promote(tenant, scope, fit, engine, how, by=by) if fit else None
 
 
-def _judged(engine: AdapterEngine, folder: Path, facts: Sequence[Fact], how: Teaching) -> tuple[str, Report]:
+def _judged(engine: AdapterEngine, folder: Path, made: Candidate, how: Teaching) -> tuple[str, Report]:
     """The gate's report on what will be served: the files, read back."""
     config = json.loads((folder / files.CONFIG).read_text(encoding="utf-8"))
     key = engine.adapters.attach(files.read(config, folder / files.WEIGHTS, engine.adapters.shapes).modules)
     try:
-        return key, judge(engine, key, facts, how.bounds, system=how.systems[0])
+        return key, judge(engine, key, made.facts, how.bounds, system=how.systems[0], advice=made.advice)
     finally:
         engine.adapters.detach(key)
 
