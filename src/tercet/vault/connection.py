@@ -63,9 +63,11 @@ def connect(path: Path | None, *, vfs: str | None = None, key: str | None = None
 def _log_ahead(connection: apsw.Connection) -> None:
     """Bring a file into WAL mode, where it is not yet: of several processes that make it at once, one does."""
     until = time.monotonic() + BUSY_MS / 1000
-    while connection.pragma("journal_mode") != "wal":
+    while True:
         try:
-            connection.pragma("journal_mode", "wal")
+            if connection.pragma("journal_mode") != "wal":
+                connection.pragma("journal_mode", "wal")  # where nothing may be written it stays as it is
+            return
         except apsw.BusyError:  # SQLite does not wait here: it holds a lock that the other one may wait for
             if time.monotonic() > until:
                 raise
