@@ -235,6 +235,7 @@ def train(
             path = folder / CHECKPOINT if folder is not None else None
             if path is not None and path.is_file():
                 _resume(path, dict(spared.named), optimizer, record)
+                record.planned = min(record.planned, len(batches))  # an older release may have packed more of them
                 spared.put()
             if not record.planned:
                 record.planned = _plan(engine, batches, _cycled(replay, 0, pieces), recipe, record, read)
