@@ -149,6 +149,20 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(tiny: TransformersEngin
     assert same(whole, rest)
 
 
+def test_a_run_that_planned_more_than_there_is_comes_to_its_end(tiny: TransformersEngine, tmp_path: Path) -> None:
+    def cut(done: int, planned: int) -> None:
+        if done == planned // 2 + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tiny, RECIPE, folder=tmp_path, progress=cut)
+    fewer = replace(RECIPE, epochs=1)
+    steps = trained(tiny, fewer)[1].steps
+    _, record = trained(tiny, fewer, folder=tmp_path)
+    assert record.resumed_at
+    assert record.planned == record.steps == steps
+
+
 def test_a_strength_below_nothing_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="0 or more"):
         Recipe(spare=-1)
