@@ -2,9 +2,9 @@
 
 Rank-16 adapters on the MLP of the upper layers of SmolLM2-135M-Instruct (float32 or bfloat16, whichever is quicker
 here; adapters and state in float32), eight invented facts, the same conversations in the same order; each optimiser
-with its published learning rate but where `RATES` says otherwise. The rows `full-NAME` train every weight of the model
-instead, in float32, for `STEPS` steps on general text: what that takes. Each row runs in a process of its own, so that
-its peak memory is its own. One seed, so differences of a few points mean nothing.
+with the learning rate that it has for low-rank pairs (`FOR_PAIRS`, found on other facts). The rows `full-NAME` train
+every weight of the model instead, in float32, for `STEPS` steps on general text: what that takes. Each row runs in a
+process of its own, so that its peak memory is its own. One seed, so differences of a few points mean nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from benchmarks.invented import facts
 from benchmarks.kv import quicker
 
 NAMES = ("adamw", "adafactor", "galore", "apollo", "apollo-mini", "sgd-sai")
-RATES = {"adafactor": 2e-2}
 FULL = tuple(f"full-{name}" for name in NAMES)
 COUNT, EPOCHS, STEPS = 8, 8, 50
 
@@ -41,6 +40,7 @@ def row(name: str, *, quick: bool) -> dict[str, Any]:
     from tercet.parametric.examples import answers
     from tercet.parametric.facts import read
     from tercet.parametric.gate import holds
+    from tercet.parametric.optim import FOR_PAIRS
     from tercet.parametric.train import Recipe
 
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def row(name: str, *, quick: bool) -> dict[str, Any]:
         fact for number, (_, text, _) in enumerate(facts(COUNT, seed=1))
         for fact in read(MemCube(Text(text), Descriptive(id=str(number)), behavioural=Behavioural(version=1)))
     ]  # fmt: skip
-    recipe = Recipe(optimizer=name, lr=RATES.get(name), targets="mlp", top=0.3, epochs=1 if quick else EPOCHS, replay=0)
+    recipe = Recipe(optimizer=name, targets="mlp", top=0.3, epochs=1 if quick else EPOCHS, replay=0)
     wall, cpu = time.perf_counter(), time.process_time()
     adapter, record = distil(engine, found, recipe)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -61,7 +61,7 @@ def row(name: str, *, quick: bool) -> dict[str, Any]:
         "final_loss": record.epoch_losses[-1],
         "recall_reworded": sum(holds(said, one.gold) for said, one in zip(told, asked, strict=True)) / len(asked),
         "state_bytes_per_parameter": record.state_bytes / values, "peak_rss_mb": peak_rss_mb(), "steps": record.steps,
-        "seconds": wall, "cpu_seconds": cpu, "lr": RATES.get(name),
+        "seconds": wall, "cpu_seconds": cpu, "lr": FOR_PAIRS.get(name),
     }  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from tercet.engine.halves import cut
 from tercet.errors import InvalidRequest, VaultDamaged
 from tercet.parametric.adapter import Adapter, Pair
 from tercet.parametric.examples import Example, Read, losses
-from tercet.parametric.optim import OPTIMIZERS
+from tercet.parametric.optim import FOR_PAIRS, OPTIMIZERS
 from tercet.parametric.optim.base import state_bytes
 from tercet.parametric.spare import Spared, shades
 
@@ -63,7 +63,7 @@ class Recipe:
     rank, alpha:
         The delta of a module is alpha / rank * B A.
     optimizer, lr:
-        A name of OPTIMIZERS; its published learning rate if `lr` is None.
+        A name of OPTIMIZERS; at its rate in FOR_PAIRS, else its published one, if `lr` is None.
     epochs:
         Passes over all questions at most; it stops earlier once an epoch's loss a token is below `stop` nats.
     wordings:
@@ -223,8 +223,9 @@ def train(
     check_fits(engine, recipe, [one for part in taught for one in part], replay)
     shaded = shades(engine, modules, replay, read, recipe.spare) if recipe.spare and replay else {}
     spared = Spared(modules, shaded)
+    lr = FOR_PAIRS.get(recipe.optimizer) if recipe.lr is None else recipe.lr
     spec = OPTIMIZERS[recipe.optimizer]()
-    optimizer = (spec if recipe.lr is None else replace(spec, lr=recipe.lr)).optimizer(spared.named)  # type: ignore[type-var]
+    optimizer = (spec if lr is None else replace(spec, lr=lr)).optimizer(spared.named)  # type: ignore[type-var]
     rates = [group["lr"] for group in optimizer.param_groups]
     pieces = recipe.pieces or beside(len(replay), len(batches))
     frozen = [one for one in engine_parameters(engine) if one.requires_grad]
