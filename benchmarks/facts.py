@@ -172,7 +172,7 @@ def plot(rows: dict[str, dict[str, Any]]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4))
+    figure, axes = plt.subplots(figsize=(8, 4))
     counts = [COUNTS[key] for key in rows]
     for measure, label in (("recall_reworded", "adapter, no text"), ("recall_reverse", "adapter, asked backwards"),
                         ("recite_and_answer", "adapter, recites first"), ("text_in_context", "all text in the prompt"),
@@ -181,7 +181,7 @@ def plot(rows: dict[str, dict[str, Any]]) -> None:
     axes.set(xscale="log", xlabel="facts taught", ylabel="recall on held-out wordings", ylim=(-0.02, 1.02))
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))  # beside the lines, which fill the frame
     figure.tight_layout()
     figure.savefig(RESULTS / "facts.png", dpi=120)
 

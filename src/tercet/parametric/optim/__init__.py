@@ -23,9 +23,12 @@ OPTIMIZERS: Mapping[str, type[OptimizerSpec]] = MappingProxyType(
 )
 """Name -> optimiser; call it for the published hyper-parameters, or with others."""
 
-FOR_PAIRS: Mapping[str, float] = MappingProxyType({"adafactor": 0.3, "apollo-mini": 1e-3, "sgd-sai": 4e-3})
+FOR_PAIRS: Mapping[str, float] = MappingProxyType(
+    {"adamw": 2e-3, "adafactor": 0.3, "apollo-mini": 1e-3, "sgd-sai": 4e-3}
+)
 """Learning rates for low-rank pairs, where the published one does not teach them in a few hundred steps.
 
-Adafactor's is relative to a parameter's own size, and B begins at zero. APOLLO-Mini's factor of 128 is for matrices
-whose lesser side is hundreds, not a rank. SGD-SaI's step grows with the root of a tensor's size: at 0.01 it diverges.
+Pairs bear more than whole weights do, so AdamW's is twice torch's. Adafactor's is relative to a parameter's own size,
+and B begins at zero. APOLLO-Mini's factor of 128 is for matrices whose lesser side is hundreds, not a rank. SGD-SaI's
+step grows with the root of a tensor's size: at 0.01 it diverges.
 """

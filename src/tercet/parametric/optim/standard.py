@@ -11,12 +11,9 @@ from tercet.parametric.optim.base import Named
 
 @dataclass(frozen=True)
 class AdamW:
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): two moments an entry.
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): two moments an entry."""
 
-    The rate is twice torch's, for low-rank pairs: they bear ten times and more of what whole weights do.
-    """
-
-    lr: float = 2e-3
+    lr: float = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.01
