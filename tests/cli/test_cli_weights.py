@@ -100,11 +100,15 @@ def test_merge_and_stored(told: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (kept.code, kept.json["report"]["stored"]) == (0, "int8")
     held = told(*quick, "--pieces", "3", "--spare", "3", "--top", "0.5", "--json").json["report"]["recipe"]
     assert (held["pieces"], held["spare"], held["top"]) == (3, 3.0, 0.5)
+    held = told(*quick, "--optimizer", "apollo-mini", "--json").json["report"]["recipe"]
+    assert (held["optimizer"], held["rank"]) == ("apollo-mini", 2)
+    unknown = told(*quick, "--optimizer", "lion")
+    assert (unknown.code, "known are adamw, adafactor" in unknown.err) == (2, True)
     assert told(*quick, "--top", "2").code == 2
     assert told(*quick, "--stored", "int3").code == 2
     assert told("promote", texts[0], "--engine", "old", "--stored", "int8").code == 2
     assert told("promote", "--due", "--to", "parameters", "--stored", "int8").code == 2
-    for option in ("--epochs", "--pieces", "--rank", "--spare", "--top", "--budget"):
+    for option in ("--epochs", "--pieces", "--rank", "--spare", "--top", "--optimizer", "--budget"):
         misplaced = told("promote", texts[0], "--engine", "old", option, "1")
         assert (misplaced.code, f"{option} is for an adapter" in misplaced.err) == (2, True)
     done = told(*quick, "--writer", "new", "--json")

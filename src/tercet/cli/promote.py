@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tercet.parametric.promote import Teaching
     from tercet.scoped import Progress
 
-ADAPTERS_OWN = ("epochs", "pieces", "spare", "top", "rank", "budget", "writer", "replaces", "stored")
+ADAPTERS_OWN = ("epochs", "pieces", "spare", "top", "rank", "optimizer", "budget", "writer", "replaces", "stored")
 """Options that mean nothing to a KV cache."""
 
 
@@ -41,6 +41,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--top", type=float, metavar="SHARE", help="of an adapter: of layers, the upper ones")
     parser.add_argument("--rank", type=int, metavar="N", help="of an adapter: its rank")
+    parser.add_argument(
+        "--optimizer", metavar="NAME", help="of an adapter: adamw, adafactor, galore, apollo, apollo-mini or sgd-sai"
+    )
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="of an adapter: time, converted to steps before training"
     )
@@ -99,7 +102,7 @@ def _teaching(args: Namespace, bar: Progress | None) -> Teaching:
 
     given = {
         "epochs": args.epochs, "pieces": args.pieces, "rank": args.rank, "seconds": args.budget, "spare": args.spare,
-        "top": args.top,
+        "top": args.top, "optimizer": args.optimizer,
     }  # fmt: skip
     recipe = partial(Recipe.suited, **{name: value for name, value in given.items() if value is not None})
     stored = Teaching.stored if args.stored is None else args.stored
