@@ -18,7 +18,7 @@ from tercet.parametric.runs import purge
 from tercet.scope import Right
 from tercet.text.embed.base import Embedder
 from tercet.text.prepare import answering_space, prepare
-from tercet.vault import spaces
+from tercet.vault import spaces, states
 from tercet.vault.allowed import EVERYTHING, NOTHING, Allowed
 from tercet.vault.connection import query
 from tercet.vault.erase import Receipt, closure
@@ -149,7 +149,11 @@ def revise(view: ScopedMemory, old: MemCube, new: MemCube, expect: int | None, a
     [entry], space = prepare([draft], embedder), answering_space(embedder)
     with tenant.writing(by=view.by.signed, branch=view.moment.branch) as writer:
         _check_change(view, writer.reader, old.id, draft)
-        return writer.revise(old.id, entry, space, expect=expect, action=action)
+        _, before = writer.reader.head(old.id, view.scope)
+        made = writer.revise(old.id, entry, space, expect=expect, action=action)
+        if made.governance.sensitivity > before.governance.sensitivity:
+            states.raise_products(writer, writer.reader.head(made.id, made.scope)[0], made.governance.sensitivity)
+        return made
 
 
 def admit(view: ScopedMemory, id: str) -> MemCube:

@@ -338,7 +338,8 @@ class ScopedMemory(Steering, Sharing, Weights):
     ) -> MemCube:
         """Write the next version of a cube; what is left out stays as it is.
 
-        To lower its `sensitivity` shows it to others, and takes the right to share it.
+        To lower its `sensitivity` shows it to others, and takes the right to share it; to raise it raises that of all
+        that was made from it.
 
         Raises
         ------

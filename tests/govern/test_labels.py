@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tercet import Caller, InvalidRequest, MemCube, Refused, Tercet, derive
+from tercet import Caller, InvalidRequest, MemCube, MissingMemory, Refused, Tercet, derive
 from tercet.cube import Governance, Sensitivity, Text, Trust
 from tercet.exchange.archive import export_scope
 from tercet.exchange.restore import import_archive
@@ -101,6 +101,47 @@ def test_a_made_thing_has_the_strictest_label_whoever_keeps_it(t: Tercet) -> Non
         ann.remember(lowered)
     assert ann.remember(made).governance.sensitivity is Sensitivity.SECRET
     assert root.remember(lowered).governance.sensitivity is Sensitivity.PUBLIC
+
+
+def test_what_is_raised_raises_what_was_made_of_it(t: Tercet) -> None:
+    root, marketing = t.scope(by=ROOT), t.scope(by=AD)
+    pin, soup = root.remember("The pin is 4417."), root.remember("Soup.", sensitivity="public")
+    page = root.remember(derive([pin, soup], Text("A pin, 4417, and soup."), method="m"))
+    book = root.remember(derive([page], Text("On 4417."), method="m"))
+    menu = root.remember(derive([soup], Text("A soup of the day."), method="m"))
+    root.freeze(book.id)
+    before = root.changes(limit=100)[-1].seq
+    assert marketing.list().total == 5
+
+    t.scope(by=WRITER).revise(pin.id, "The pin is 4417.", sensitivity="secret")
+    assert [cube.id for cube in marketing.list()] == [soup.id, menu.id]
+    assert {hit.cube.id for hit in marketing.recall("4417 soup")} == {soup.id, menu.id}
+    with pytest.raises(MissingMemory):
+        marketing.get(page.id)
+    raised = root.get(page.id)
+    assert (raised.version, raised.text, raised.governance.sensitivity) == (2, page.text, Sensitivity.SECRET)
+    assert raised.behavioural.derivations == page.behavioural.derivations
+    assert root.get(book.id).state is book.state.FROZEN
+    told = [(change.id, change.action) for change in root.changes(since=before)]
+    assert told == [(pin.id, "revise"), (page.id, "label"), (book.id, "label")]
+
+    root.revise(page.id, page.text, sensitivity="internal")  # lowered by who may share it, and left so
+    t.scope(by=WRITER).revise(pin.id, "The pin is 4418.")
+    assert root.get(page.id).governance.sensitivity is Sensitivity.INTERNAL
+    assert root.get(book.id).governance.sensitivity is Sensitivity.SECRET
+    assert t.doctor(by=ROOT) == {"default": []}
+
+
+def test_a_label_raised_on_a_branch_stays_there(t: Tercet) -> None:
+    root = t.scope(by=ROOT)
+    pin = root.remember("The pin is 4417.")
+    page = root.remember(derive([pin], Text("On 4417."), method="m"))
+    t.branch("b", by=ROOT)
+    branch = t.scope(by=ROOT, branch="b")
+    own = branch.remember(derive([pin], Text("On b, 4417."), method="m"))
+    branch.revise(pin.id, "The pin is 4417.", sensitivity="secret")
+    assert {cube.id: int(cube.governance.sensitivity) for cube in branch.list()} == {pin.id: 3, page.id: 3, own.id: 3}
+    assert {cube.id: int(cube.governance.sensitivity) for cube in root.list()} == {pin.id: 2, page.id: 2}
 
 
 def test_only_who_administers_hands_in_what_is_confirmed(t: Tercet, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Moves along the lifecycle's edges, holds, and merging: each is legal or raises, and leaves a line in the journal."""
+"""Moves along the lifecycle's edges, holds, raised labels, and merging: each is legal or raises, and is journalled."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from math import log2
 
-from tercet.cube import MemCube
-from tercet.errors import IllegalTransition, InvalidRequest, Refused
+from tercet.cube import MemCube, Sensitivity
+from tercet.errors import IllegalTransition, InvalidRequest, MissingMemory, Refused
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import query
+from tercet.vault.erase import closure
+from tercet.vault.reader import Reader
 from tercet.vault.spaces import Space
 from tercet.vault.writer import Entry, Writer
 
@@ -88,6 +90,22 @@ def release(writer: Writer, n: int, cube: MemCube) -> None:
         raise InvalidRequest(f"There is no hold on memory {cube.id}.")
     writer.restate(n, cube, replace(cube, governance=replace(cube.governance, hold=None)), "release")
     writer.wake(n)
+
+
+def raise_products(writer: Writer, n: int, label: Sensitivity) -> None:
+    """Hold all that was made from a cube, whatever state it is in, to be at least as sensitive as that.
+
+    Each gets a next version under another header, in the writer's branch: what that does not show stays as it is.
+    """
+    rows = Reader(writer.connection, writer.tenant).cubes(closure(writer.connection, [n]))
+    for id in dict.fromkeys(cube.id for cube in rows):
+        try:
+            number, cube = writer.reader.head(id, Scope(writer.tenant))
+        except MissingMemory:  # another branch's, or hidden here
+            continue
+        if cube.governance.sensitivity < label:
+            labelled = replace(cube, governance=replace(cube.governance, sensitivity=label))
+            writer.restate(number, cube, labelled, "label")
 
 
 def merge(writer: Writer, entry: Entry, space: Space | None, *, archived_until: datetime | None = None) -> MemCube:
