@@ -148,11 +148,10 @@ def revise(view: ScopedMemory, old: MemCube, new: MemCube, expect: int | None, a
     embedder = view.tercet.embedder
     [entry], space = prepare([draft], embedder), answering_space(embedder)
     with tenant.writing(by=view.by.signed, branch=view.moment.branch) as writer:
-        _check_change(view, writer.reader, old.id, draft)
-        _, before = writer.reader.head(old.id, view.scope)
+        n, before = _check_change(view, writer.reader, old.id, draft)
         made = writer.revise(old.id, entry, space, expect=expect, action=action)
         if made.governance.sensitivity > before.governance.sensitivity:
-            states.raise_products(writer, writer.reader.head(made.id, made.scope)[0], made.governance.sensitivity)
+            states.raise_products(writer, n, made.governance.sensitivity)
         return made
 
 
@@ -254,14 +253,18 @@ def _check_named(view: ScopedMemory, reader: Reader, found: Sequence[MemCube]) -
             raise Refused(f"The ref {ref!r} is taken, and {view.by.name!r} may not read what it names.")
 
 
-def _check_change(view: ScopedMemory, reader: Reader, id: str, draft: MemCube) -> None:
-    """Raises Refused, MissingMemory unless both what a cube is and what it would become may be revised."""
-    _, old = reader.head(id, view.scope)
+def _check_change(view: ScopedMemory, reader: Reader, id: str, draft: MemCube) -> tuple[int, MemCube]:
+    """The number of a cube and what it is now, if both that and what it would become may be revised.
+
+    Raises Refused, MissingMemory.
+    """
+    n, old = reader.head(id, view.scope)
     if draft.governance.sensitivity < old.governance.sensitivity:
         find(view, reader, id, "share")
     may = allowed(view, reader, "revise")
     if may is EVERYTHING:
-        return
+        return n, old
     find(view, reader, id, "revise")
     if not may.covers(replace(draft, descriptive=replace(draft.descriptive, id=id))):
         raise refuse(view.by, "revise", f"memory {id} into this")
+    return n, old

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import log2
 
 from tercet.cube import MemCube, Sensitivity
-from tercet.errors import IllegalTransition, InvalidRequest, MissingMemory, Refused
+from tercet.errors import IllegalTransition, InvalidRequest, Refused
 from tercet.lifecycle import State
 from tercet.scope import Scope
 from tercet.vault.codec import to_micros
 from tercet.vault.connection import query
 from tercet.vault.erase import closure
-from tercet.vault.reader import Reader
 from tercet.vault.spaces import Space
 from tercet.vault.writer import Entry, Writer
 
@@ -97,12 +97,9 @@ def raise_products(writer: Writer, n: int, label: Sensitivity) -> None:
 
     Each gets a next version under another header, in the writer's branch: what that does not show stays as it is.
     """
-    rows = Reader(writer.connection, writer.tenant).cubes(closure(writer.connection, [n]))
-    for id in dict.fromkeys(cube.id for cube in rows):
-        try:
-            number, cube = writer.reader.head(id, Scope(writer.tenant))
-        except MissingMemory:  # another branch's, or hidden here
-            continue
+    reached = json.dumps(closure(writer.connection, [n]))
+    seen = writer.reader.having(Scope(writer.tenant), "c.n IN (SELECT value FROM json_each(?))", (reached,))
+    for number, cube in zip(seen, writer.reader.cubes(seen), strict=True):
         if cube.governance.sensitivity < label:
             labelled = replace(cube, governance=replace(cube.governance, sensitivity=label))
             writer.restate(number, cube, labelled, "label")
